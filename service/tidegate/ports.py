@@ -178,8 +178,8 @@ class CI(Protocol):
     def read_build(self, build: Build) -> BuildState | None:
         """Whether the build runs; None if the CI does not know it, or its answer does not say."""
 
-    def check(self) -> Sequence[Diagnosis]:
-        """The lines of `tidegate check`; never raises."""
+    def check(self, builds: Sequence[Build] = ()) -> Sequence[Diagnosis]:
+        """The lines of `tidegate check`; never raises. `builds` are those of live rollouts."""
 
 
 @dataclass(frozen=True, slots=True)

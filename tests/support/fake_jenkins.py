@@ -6,6 +6,7 @@ It knows builds with descriptions and inputs, the queue, and what one user with 
 from __future__ import annotations
 
 import base64
+import html
 import http.server
 import json
 import re
@@ -28,6 +29,7 @@ from tidegate.core.event_kinds import EventKind
 from tidegate.core.model import Event, Rollout, Signal, SignalKind
 from tidegate.core.phases import Phase
 from tidegate.drivers.ci.jenkins.driver import JenkinsCI
+from tidegate.drivers.ci.jenkins.markup import PREVIEW
 from tidegate.drivers.ci.jenkins.options import JenkinsOptions
 from tidegate.errors import CIError
 from tidegate.ports import Notice
@@ -59,7 +61,11 @@ class FakeInput:
     def shown(self) -> dict[str, Any]:
         """As the build's `api/json` tells it while it waits."""
         parameters = [{"name": name, "description": self.description} for name in self.parameters]
-        return {"id": self.id, "settled": False, "input": {"message": self.message, "parameters": parameters}}
+        return {
+            "id": self.id,
+            "settled": False,
+            "input": {"message": self.message, "parameters": parameters, "submitter": ",".join(self.submitters) or None},
+        }
 
 
 @dataclass
@@ -141,6 +147,11 @@ class FakeJenkins:
         self.answering.set()
         self.before: Callable[[str], None] = lambda path: None
         self.lacking: tuple[str, ...] = ()
+        self.hidden: set[str] = set()  # jobs without Job/Read: as if they did not exist
+        self.emptied: set[str] = set()  # jobs that exist without builds
+        self.password = ""  # of the user; accepted for reads only, since no crumb comes with it
+        self.groups = ("authenticated",)
+        self.safe_html = False  # the markup formatter; else it escapes
         self.wrong_login = 403  # what a real one answers by its version: 401 or 403
         self.settled_answer = 404  # or 400
         self._port = 0
@@ -158,9 +169,13 @@ class FakeJenkins:
         shown = {"_class": PLACEHOLDER, "name": f"part of {build.job} #{build.number}", "url": build.path, **task}
         self.queue.append({"id": len(self.queue) + 1, "task": shown, "why": "Waiting for next available executor"})
 
+    def methods(self) -> list[str]:
+        """The method of each request; without previews, which change nothing."""
+        return [method for method, path, _ in self.requests if path != f"/{PREVIEW}"]
+
     def posts(self) -> list[str]:
-        """The paths of all that was posted."""
-        return [path for method, path, _ in self.requests if method == "POST"]
+        """The paths of all that was posted; without previews, which change nothing."""
+        return [path for method, path, _ in self.requests if method == "POST" and path != f"/{PREVIEW}"]
 
     @property
     def url(self) -> str:
@@ -233,6 +248,13 @@ class FakeJenkinsHandler(http.server.BaseHTTPRequestHandler):
         """Whether the user is known and has the permission; else the refusal is sent."""
         fake, sent = self.jenkins, self.headers.get("Authorization")
         wanted = f"Basic {base64.b64encode(f'{fake.user}:{fake.token}'.encode()).decode()}"
+        by_password = f"Basic {base64.b64encode(f'{fake.user}:{fake.password}'.encode()).decode()}"
+        if fake.password and sent == by_password:
+            if self.command == "POST":
+                self._send(
+                    403, "<html><body><h2>HTTP ERROR 403 No valid crumb was included in the request</h2></body></html>"
+                )
+            return self.command == "GET"
         if sent != wanted:
             page = f"<html><body>Authentication required<!-- You sent {sent} --></body></html>"
             self._send(fake.wrong_login if sent else 403, page)
@@ -248,14 +270,30 @@ class FakeJenkinsHandler(http.server.BaseHTTPRequestHandler):
         if self.command == "GET" and path == "me/api/json":
             self._json({"_class": "hudson.model.User", "id": fake.user, "fullName": fake.user.title()})
             return
+        if self.command == "GET" and path == "api/json":
+            names = sorted({build.job.partition("/")[0] for build in fake.builds.values() if build.job not in fake.hidden})
+            self._json({"_class": "hudson.model.Hudson", "jobs": [{"name": name} for name in names]})
+            return
+        if self.command == "GET" and path == "whoAmI/api/json":
+            self._json({"_class": "hudson.security.WhoAmI", "name": fake.user, "authorities": list(fake.groups)})
+            return
+        if self.command == "POST" and path == PREVIEW:
+            text = form["text"]
+            self._send(200, text if fake.safe_html else html.escape(text))
+            return
         if self.command == "GET" and path == "queue/api/json":
             self._json({"_class": "hudson.model.Queue", "items": fake.queue})
             return
         if self.command == "POST" and path == "queue/cancelItem":
             self._cancel(int(parse_qs(urlsplit(self.path).query)["id"][0]))
             return
-        found = next((build for build in fake.builds.values() if path.startswith(unquote(build.path))), None)
-        if found is None:
+        shown = [build for build in fake.builds.values() if build.job not in fake.hidden]
+        found = next((build for build in shown if path.startswith(unquote(build.path))), None)
+        jobs = {unquote(build.path).rpartition(f"{build.number}/")[0] for build in shown}
+        jobs |= {f"job/{'/job/'.join(job.split('/'))}/" for job in fake.emptied}
+        if self.command == "GET" and path.removesuffix("api/json") in jobs:
+            self._json({"_class": "org.jenkinsci.plugins.workflow.job.WorkflowJob", "name": path.split("/")[-3]})
+        elif found is None:
             self._not_found()
         elif self.command == "GET" and path == f"{unquote(found.path)}api/json":
             self._json(found.shown())

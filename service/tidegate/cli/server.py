@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,10 +20,12 @@ from prometheus_client import make_wsgi_app
 from tidegate import wiring as wires
 from tidegate.analysis.bake_length import bake_warnings, needs_counters, observe_traffic, traffic_query
 from tidegate.clock import Time
+from tidegate.core.build import Build
 from tidegate.core.model import Service
 from tidegate.errors import MetricsError, Refused
 from tidegate.ports import CheckStatus, Diagnosis, Drivers, MetricsSource
 from tidegate.settings import load
+from tidegate.store_port import Store
 from tidegate.web import log_setup, server
 
 
@@ -163,20 +165,21 @@ def run_checks(wiring: wires.Wiring) -> Iterator[tuple[str, Diagnosis]]:
     fresh = any(diagnosis.needs_rollout for diagnosis in database)
     services = [row.service for row in wiring.store.services() if row.live or row.rollout] if works else []
     deployed = {service.environment for service in services}
+    builds = _live_builds(wiring.store) if works else {}
     for diagnosis in database:
         yield "server", _expected_before_rollout(diagnosis)
     if works:
         yield "server", check_engines(wiring)
     for name, parts in wiring.environments.items():
         before_rollout = fresh or (works and name not in deployed)
-        for diagnosis in _environment_checks(wiring, name, parts):
+        for diagnosis in _environment_checks(wiring, name, parts, builds.get(name, ())):
             yield name, _expected_before_rollout(diagnosis) if before_rollout else diagnosis
         for service in services:
             if service.environment == name and parts.metrics is not None:
                 yield from ((name, diagnosis) for diagnosis in check_bake(service, parts.metrics, wiring.clock()))
 
 
-def _environment_checks(wiring: wires.Wiring, name: str, parts: Drivers) -> Iterator[Diagnosis]:
+def _environment_checks(wiring: wires.Wiring, name: str, parts: Drivers, builds: Sequence[Build]) -> Iterator[Diagnosis]:
     yield check_host_access(wiring, name)
     yield from parts.platform.check()
     if name in wiring.detected_routers:
@@ -190,7 +193,17 @@ def _environment_checks(wiring: wires.Wiring, name: str, parts: Drivers) -> Iter
         if all(diagnosis.status is not CheckStatus.WRONG for diagnosis in diagnoses[:1]):  # the source answers
             yield wires.check_histogram(wiring, name)
     if parts.ci is not None:
-        yield from parts.ci.check()
+        yield from parts.ci.check(builds)
+
+
+def _live_builds(store: Store) -> dict[str, list[Build]]:
+    """The builds of live rollouts, by environment."""
+    builds: dict[str, list[Build]] = {}
+    for row in store.services():
+        build = store.load(row.rollout)[0].build if row.rollout is not None else None
+        if build is not None and build not in builds.setdefault(row.service.environment, []):
+            builds[row.service.environment].append(build)
+    return builds
 
 
 def _expected_before_rollout(diagnosis: Diagnosis) -> Diagnosis:

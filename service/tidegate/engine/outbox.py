@@ -26,6 +26,7 @@ POLL_SECONDS = 0.5
 LEASE_SECONDS = 60.0  # another engine's outbox takes a delivery over after this
 INITIAL_PAUSE_SECONDS = 1.0  # after a failure; doubled with each further one
 MAX_PAUSE_SECONDS = 300.0
+MAX_AGE_SECONDS = 604_800.0  # of an event that cannot be delivered: a job that was deleted does not come back
 
 
 class Outbox:
@@ -89,10 +90,10 @@ class _Deliveries(BackgroundThread):
             try:
                 self._deliver_event(rollout, event, signals)
             except CIError as error:
-                if error.retryable:
+                if error.retryable and self._clock() - event.at < MAX_AGE_SECONDS:
                     self._postpone(delivery, event, error)
                     return
-                logger.error("skipped an event that the CI rejected", event=event.number, error=error.message)
+                logger.error("skipped an event that cannot be delivered", event=event.number, error=error.message)
             self._store.mark_delivered(rollout.id, event.number, LEASE_SECONDS)
         self._store.postpone_delivery(rollout.id, self._clock(), failed=False)
 

@@ -49,6 +49,17 @@ def test_the_description_has_service_release_phase_verdict_and_link(ci: JenkinsC
     assert build.description == f"Tidegate: demo/shop v2-4 running, paused, {LINK}"
 
 
+def test_the_description_has_a_link_where_jenkins_renders_it(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
+    fake.safe_html, build.description = True, f"mine\nTidegate: demo/shop v2-4 running, {LINK}"
+    reason = 'Rollback requested by <b>bob</b> "now"'
+    report_event(ci, ROLLED_BACK, event(EventKind.ROLLING_BACK, reason))
+    report_event(ci, ROLLED_BACK, event(EventKind.ROLLING_BACK, reason))
+    escaped = "Rollback requested by &lt;b&gt;bob&lt;/b&gt; &quot;now&quot;"
+    line = f'<div>Tidegate: <a href="{LINK}">demo/shop v2-4</a> rolling back: {escaped}</div>'
+    assert build.description == f"mine\n{line}", "the plain line is replaced"
+    assert len(build.described) == 1
+
+
 def test_an_unchanged_description_is_not_sent_again(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
     for kind in (EventKind.CREATED, EventKind.CREATED, EventKind.PINNED, EventKind.STEP_ADVANCED):
         report_event(ci, ROLLOUT, kind)
@@ -123,7 +134,7 @@ def test_hostile_reasons_reach_an_input_unharmed(ci: JenkinsCI, build: FakeBuild
         report_event(ci, replace(ROLLOUT, phase=Phase.SUCCEEDED), EventKind.SUCCEEDED, signals=[given])
         ((_, parameters),) = build.inputs[0].answers
         assert parameters["reason"].startswith(f"{CLOSED}approved by {name}"[:400])
-        assert len(parameters["reason"]) <= 500
+        assert len(parameters["reason"]) <= 2_000
 
 
 # -- an approval given elsewhere ---------------------------------------------------------------------------------------
@@ -290,7 +301,19 @@ def test_an_input_for_other_submitters_is_an_error_with_the_fix(ci: JenkinsCI, b
     assert "submitters" in error.message
 
 
+def test_a_job_that_is_not_shown_is_tried_again(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
+    """Without Job/Read, Jenkins answers as if the job did not exist."""
+    fake.hidden = {JOB}
+    error = failure(ci)
+    assert error.retryable
+    assert "Job/Read is missing" in error.message
+    fake.hidden.clear()
+    report_event(ci, ROLLOUT, EventKind.CREATED)
+    assert build.description
+
+
 def test_a_missing_build_is_logged_once(ci: JenkinsCI, fake: FakeJenkins, logs: Logs) -> None:
+    fake.emptied = {JOB}
     for kind in (EventKind.CREATED, EventKind.STEP_ADVANCED, EventKind.SUCCEEDED):
         report_event(ci, ROLLOUT, kind)
     assert fake.posts() == []
@@ -300,7 +323,7 @@ def test_a_missing_build_is_logged_once(ci: JenkinsCI, fake: FakeJenkins, logs: 
 
 def test_a_build_deleted_during_the_report(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
     build.inputs = [FakeInput(GATE)]
-    fake.before = lambda path: fake.builds.clear()
+    fake.before, fake.emptied = lambda path: fake.builds.clear(), {JOB}
     report_event(ci, at(2), EventKind.STEP_ADVANCED)
     assert build.inputs[0].answers == []
 

@@ -13,6 +13,7 @@ import pytest
 from processes import free_port
 from support.fake_jenkins import (
     ANN,
+    BUILD,
     GATE,
     JOB,
     PROMOTED,
@@ -73,7 +74,7 @@ def test_a_get_is_retried_a_few_times_and_a_post_never(ci: JenkinsCI, fake: Fake
     fake.error_response, fake.error_count = (503, "text/html", "<p>Please wait while Jenkins is getting ready to work"), 2
     report_event(ci, ROLLOUT, EventKind.CREATED)
     assert build.description
-    assert [method for method, _, _ in fake.requests] == ["GET", "GET", "GET", "POST"]
+    assert fake.methods() == ["GET", "GET", "GET", "POST"]
 
     def fail(path: str) -> None:
         fake.error_response = (503, "text/html", "no")
@@ -81,7 +82,7 @@ def test_a_get_is_retried_a_few_times_and_a_post_never(ci: JenkinsCI, fake: Fake
     fake.requests.clear()
     fake.before, build.description = fail, None
     assert failure(ci).retryable
-    assert [method for method, _, _ in fake.requests] == ["GET", "POST"]
+    assert fake.methods() == ["GET", "POST"]
     fake.requests.clear()
     assert failure(ci).retryable
     assert [method for method, _, _ in fake.requests] == ["GET"] * 3
@@ -171,7 +172,7 @@ def test_jenkins_own_redirect_after_a_post_is_success(
 ) -> None:
     fake.led = where
     report_event(ci, ROLLOUT, EventKind.CREATED)
-    assert [method for method, _, _ in fake.requests] == ["GET", "POST"]
+    assert fake.methods() == ["GET", "POST"]
 
 
 @pytest.mark.parametrize("job", ["../../x", "a/../b", "", "/x", "x/", ".", "a//b", "new\nline"])
@@ -271,7 +272,7 @@ def test_the_environment_of_the_process_is_ignored(
     monkeypatch.setenv("JENKINS_API_EXTRA_HEADERS", "X-Extra: 1")
     report_event(ci, ROLLOUT, EventKind.CREATED)
     assert build.description
-    assert len(fake.headers) == 2
+    assert len(fake.headers) == len(fake.requests) >= 2
     assert all("X-Extra" not in header for header in fake.headers)
 
 
@@ -313,11 +314,48 @@ def test_invalid_settings_are_refused(settings: dict[str, object]) -> None:
 # -- what `tidegate check` says ----------------------------------------------------------------------------------------
 
 
-def test_check_reports_the_version_and_the_user(ci: JenkinsCI, fake: FakeJenkins) -> None:
-    assert ci.check() == (
+def test_check_reports_the_version_the_user_and_what_it_may(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
+    build.inputs = [FakeInput(GATE, submitters=("alice", "tidegate")), FakeInput("Deploy-docs", submitters=("alice",))]
+    fake.safe_html = True
+    assert ci.check([BUILD]) == (
         Diagnosis("jenkins", CheckStatus.OK, f"Jenkins 2.528 at {fake.url}"),
         Diagnosis("jenkins user", CheckStatus.OK, "authenticated as tidegate"),
+        Diagnosis("jenkins token", CheckStatus.OK, "an API token; descriptions are safe HTML"),
+        Diagnosis("jenkins jobs", CheckStatus.OK, "tidegate sees 1 at the top level"),
+        Diagnosis(
+            "jenkins build 12 of team/repo/feature%2Ffoo",
+            CheckStatus.OK,
+            "tidegate sees it and may answer its inputs",
+        ),
     )
+
+
+def wrong_parts(ci: JenkinsCI, *builds: Build) -> dict[str, Diagnosis]:
+    return {line.part.removeprefix("jenkins "): line for line in ci.check(builds) if line.status is not CheckStatus.OK}
+
+
+def test_check_finds_a_password_in_place_of_an_api_token(ci: JenkinsCI, fake: FakeJenkins, token: Path) -> None:
+    fake.build(JOB, 12)
+    fake.password = "correct horse"
+    token.write_text(fake.password)
+    (line,) = wrong_parts(ci).values()
+    assert (line.part, line.status) == ("jenkins token", CheckStatus.WRONG)
+    assert "No valid crumb" in line.result
+    assert "a password will not work" in line.fix
+    assert fake.password not in f"{line}"
+
+
+def test_check_finds_missing_permissions(ci: JenkinsCI, fake: FakeJenkins, build: FakeBuild) -> None:
+    build.inputs = [FakeInput(GATE, submitters=("alice", "release-managers"))]
+    (line,) = wrong_parts(ci, BUILD).values()
+    assert "tidegate is not among the submitters" in line.result
+    assert "alice,release-managers" in line.result
+    fake.groups = ("authenticated", "release-managers")
+    assert wrong_parts(ci, BUILD) == {}, "a group of the user counts"
+    fake.hidden = {JOB}
+    lines = wrong_parts(ci, BUILD)
+    assert set(lines) == {"jobs", "build 12 of team/repo/feature%2Ffoo"}
+    assert all("Job/Read" in line.fix for line in lines.values())
 
 
 def test_check_says_how_to_fix_each_problem(ci: JenkinsCI, fake: FakeJenkins, token: Path) -> None:

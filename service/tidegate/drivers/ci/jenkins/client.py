@@ -15,12 +15,14 @@ import stamina
 
 from tidegate.core.build import Build
 from tidegate.drivers.ci.jenkins.errors import JenkinsErrors, JenkinsExchange, JenkinsRefusal, JenkinsUnreachable
+from tidegate.drivers.ci.jenkins.markup import PREVIEW
 from tidegate.drivers.ci.jenkins.options import JenkinsOptions
 from tidegate.drivers.error_translation import guard_response
 from tidegate.drivers.http_client import LimitedAdapter
 from tidegate.errors import CIError
 
 MAX_ATTEMPTS = 3  # of a read if Jenkins is down for a moment; all within `timeout_seconds`
+MAX_PREVIEW_CHARS = 1000
 TRANSIENT_STATUSES = frozenset({502, 503, 504})
 
 
@@ -67,6 +69,15 @@ class JenkinsClient:
         with self._errors.translate_errors(self.exchange):
             self._server.jenkins_request(requests.Request("POST", f"{self._options.url}/{path}", data=form or {}))
         self._require_no_redirect()
+
+    @guard_response(CIError, "Jenkins")
+    def preview(self, text: str) -> str:
+        """The beginning of what Jenkins renders when a description has this text. Changes nothing."""
+        request = requests.Request("POST", f"{self._options.url}/{PREVIEW}", data={"text": text})
+        with self._errors.translate_errors(self.exchange):
+            rendered = self._server.jenkins_request(request).text
+        self._require_no_redirect()
+        return str(rendered)[:MAX_PREVIEW_CHARS]
 
     @guard_response(CIError, "Jenkins")
     def stop(self, job: str, number: int) -> None:
@@ -123,10 +134,15 @@ def build_path(build: Build) -> str:
     Built from the job's name and not from the URL in the request, which could be of another server. Raises `CIError` for an
     invalid name.
     """
+    return f"{job_path(build)}{build.number}/"
+
+
+def job_path(build: Build) -> str:
+    """The path of the build's job. Raises `CIError` for an invalid name."""
     parts = build.job.split("/")
     if any(not part.strip(". ") or not part.isprintable() for part in parts):
         raise CIError(f"Invalid Jenkins job name {build.job[:100]!r}", retryable=False)
-    return "".join(f"job/{quote(part, safe='')}/" for part in parts) + f"{build.number}/"
+    return "".join(f"job/{quote(part, safe='')}/" for part in parts)
 
 
 def _is_retryable(error: Exception) -> bool:

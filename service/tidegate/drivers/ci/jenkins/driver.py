@@ -6,6 +6,7 @@ Every report reads the build first, so that a repeated report changes nothing.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 
 import structlog
@@ -13,18 +14,20 @@ import structlog
 from tidegate.core.build import Build, BuildState
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.phases import Phase
-from tidegate.drivers.ci.jenkins import build_queue, build_state, description, inputs
-from tidegate.drivers.ci.jenkins.client import JenkinsClient, build_path
+from tidegate.drivers.ci.jenkins import build_queue, build_state, description, inputs, markup
+from tidegate.drivers.ci.jenkins.check import check_jenkins
+from tidegate.drivers.ci.jenkins.client import JenkinsClient, build_path, job_path
 from tidegate.drivers.ci.jenkins.errors import JenkinsRefusal
 from tidegate.drivers.ci.jenkins.inputs import ROLLBACK_EVENTS, ROLLBACK_PHASES, InputAnswer, PendingInput
+from tidegate.drivers.ci.jenkins.markup import Markup
 from tidegate.drivers.ci.jenkins.options import JenkinsOptions
 from tidegate.drivers.error_translation import guard_response
 from tidegate.errors import CIError
-from tidegate.ports import CheckStatus, Diagnosis, Notice
+from tidegate.ports import Diagnosis, Notice
 
 logger = structlog.get_logger("tidegate.ci")
 
-PART = "jenkins"
+MARKUP_SECONDS = 600.0  # how long what Jenkins renders is not asked again
 MAX_REMEMBERED_BUILDS = 1000  # missing builds, so that each is logged once
 
 
@@ -37,6 +40,7 @@ class JenkinsCI:
         self._options = options
         self._environment = environment
         self._missing_builds: dict[tuple[str, int], None] = {}
+        self._markup = (Markup.UNKNOWN, 0.0)  # what was found, and until when that counts
 
     @guard_response(CIError, "Jenkins")
     def report(self, build: Build, notice: Notice) -> None:
@@ -51,6 +55,7 @@ class JenkinsCI:
             if error.status != 404:
                 raise
             client.login()  # raises if the 404 is from a proxy and not from Jenkins
+            self._require_job(client, build)
             self._log_missing_build(build)
 
     @guard_response(CIError, "Jenkins")
@@ -64,34 +69,19 @@ class JenkinsCI:
                 raise
             return None
 
-    def check(self) -> Sequence[Diagnosis]:
-        """Check reachability, version and user."""
-        options, client = self._options, None
-        try:
-            client = JenkinsClient(options)
-            login = client.login()
-        except CIError as error:
-            return (Diagnosis(PART, CheckStatus.WRONG, error.message, self._fix_for(client)),)
-        version = f"Jenkins {login.version}" if login.version else "a Jenkins API"
-        diagnosis = Diagnosis(PART, CheckStatus.OK, f"{version} at {options.url}")
-        if login.user.lower() != options.user.lower():
-            fix = "set user to the id of the token's user"
-            return diagnosis, Diagnosis(
-                f"{PART} user", CheckStatus.WRONG, f"the token belongs to {login.user}, not to {options.user}", fix
-            )
-        return diagnosis, Diagnosis(f"{PART} user", CheckStatus.OK, f"authenticated as {login.user}")
+    def check(self, builds: Sequence[Build] = ()) -> Sequence[Diagnosis]:
+        """Check reachability, version, user, token and permissions."""
+        return tuple(check_jenkins(self._options, builds))
 
-    def _fix_for(self, client: JenkinsClient | None) -> str:
-        """What to do if the login failed."""
-        options = self._options
-        if client is None:
-            return f"create an API token for {options.user} in Jenkins and store it in token_file or token_env"
-        if client.exchange.status in (401, 403):
-            return (
-                f"create an API token for {options.user} in Jenkins (user page, Security) and store it in token_file or "
-                "token_env; a password will not work"
-            )
-        return f"start Jenkins, or set `url` in the ci settings (now {options.url})"
+    def _require_job(self, client: JenkinsClient, build: Build) -> None:
+        """Raise `CIError` if the job cannot be seen either: that may be a missing permission, which somebody can grant."""
+        try:
+            client.get(job_path(build), "name")
+        except JenkinsRefusal as error:
+            if error.status != 404:
+                raise
+            text = f"{self._options.user} sees no job {build.job}: it was deleted, or Job/Read is missing. Grant it"
+            raise CIError(f"{text}; Tidegate retries.") from None
 
     # -- one report ---------------------------------------------------------------------------------------------------
 
@@ -109,10 +99,24 @@ class JenkinsCI:
         starts_rollback = notice.event.kind in ROLLBACK_EVENTS and notice.rollout.phase is not Phase.SUCCEEDED
         if notice.rollout.phase in ROLLBACK_PHASES and not starts_rollback:
             return
-        line = description.format_line(notice.rollout, notice.event.message if starts_rollback else "", notice.link)
+        reason = notice.event.message if starts_rollback else ""
+        line = description.format_line(notice.rollout, reason, notice.link, self._markup_of(client))
         wanted = description.replace_line(now, notice.rollout, line)
         if wanted != now:
             client.post(f"{path}submitDescription", {"description": wanted})
+
+    def _markup_of(self, client: JenkinsClient) -> Markup:
+        """What Jenkins renders in descriptions; asked again from time to time, since an administrator may change it."""
+        known, at = self._markup
+        if time.monotonic() >= at:
+            try:
+                known = markup.read_preview(client.preview(markup.SAMPLE))
+            except JenkinsRefusal as error:
+                if error.status not in (400, 403, 404, 405):
+                    raise
+                known = Markup.UNKNOWN
+            self._markup = known, time.monotonic() + MARKUP_SECONDS
+        return known
 
     def _settle_inputs(self, client: JenkinsClient, build: Build, waiting: PendingInput, notice: Notice) -> None:
         answer = inputs.choose_answer(waiting, notice)

@@ -21,7 +21,7 @@ from tidegate.ports import Notice
 #: The `tree` parameter of the request for a build's inputs.
 TREE = "actions[_class,executions[id,settled,input[parameters[name,description]]]]"
 REASON = "reason"  # name of the parameter for the reason, in any case
-MAX_REASON_CHARS = 500
+MAX_REASON_CHARS = 2_000
 #: How each of our reasons begins. The library takes no such answer for an approval, whatever the rollout waits for.
 CLOSED = "Tidegate closed this input: "
 _EVIDENCE = re.compile(r"\bEvidence version ([0-9a-f]{8})\s*$")
