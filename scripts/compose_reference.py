@@ -2,8 +2,8 @@
 
 Needs `docker compose`. Two files of tests get their reference:
 
-- `tests/unit/compose/merged.json`: the merge cases. `texts` are the files given with -f, `files` those that they name. Add a
-  case there, then run this.
+- `tests/unit/compose/merged.json`: the merge cases. `texts` are the files given with -f, `files` those that they name. Add
+  a case there, then run this.
 - `tests/contract/stored/compose-files.json`: what becomes of the web service of each file of `support/compose_corpus.py`.
 
 Read the differences before committing them.

@@ -1,7 +1,7 @@
 """Compose files in the shapes that teams have, with only `x-tidegate` added: each is read and planned as a deployment.
 
-Docker Compose is the reference: `stored/compose-files.json` has what `docker compose config` made of the web service of each
-file; `scripts/compose_reference.py` writes it where `docker compose` is installed.
+Docker Compose is the reference: `stored/compose-files.json` has what `docker compose config` made of the web service of
+each file; `scripts/compose_reference.py` writes it where `docker compose` is installed.
 """
 
 from __future__ import annotations

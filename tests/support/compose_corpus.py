@@ -341,7 +341,8 @@ services:
       replicas: ${{WEB_REPLICAS:-1}}
     {OWN}
 """,
-        ".env": "APP_VERSION=2026.1\nWEB_PORT=8016\nSECRET_KEY='s3cr$t'\nDOMAIN=example.com\nWEB_REPLICAS=2\nRELEASE=${APP_VERSION}-a\n",
+        ".env": "APP_VERSION=2026.1\nWEB_PORT=8016\nSECRET_KEY='s3cr$t'\nDOMAIN=example.com\nWEB_REPLICAS=2\n"
+        "RELEASE=${APP_VERSION}-a\n",
     }
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tidegate.cli.context import ComposeOptions
 from tidegate.cli.exit_codes import CommandError, ExitCode, Json
+from tidegate.compose.document import Location
 from tidegate.compose.files import MAX_FILE_BYTES, ReferencedFile
 from tidegate.compose.loader import ComposeInput, find_referenced_files, find_used_variables, parse_dotenv
 from tidegate.errors import InvalidSpec
@@ -19,14 +20,24 @@ PROJECT_VARIABLE = "COMPOSE_PROJECT_NAME"
 DOTENV = ".env"
 
 
-def collect(options: ComposeOptions, service: str) -> Json:
-    """The fields of the request. Of the variables only those that are used are sent, and those given with --set. Raises
-    `CommandError` for a file that is missing, too large or outside the folder."""
+@dataclass(frozen=True)
+class Gathered:
+    """The input of a service with all variables and files, and of the former those that are needed."""
+
+    compose: ComposeInput
+    folder: Path
+    used: frozenset[str]
+
+
+def gather(options: ComposeOptions, service: str) -> Gathered:
+    """Read the files of the options, their variables, and the files that they refer to. Raises `CommandError` for a file
+    that is missing, too large or outside the folder."""
     texts = [_read_text(file) for file in options.files]
     folder = options.files[0].resolve().parent
     given, wrong = _variables(options, folder)
     project = options.project or os.environ.get(PROJECT_VARIABLE) or given.get(PROJECT_VARIABLE, "")
-    compose = ComposeInput(texts[0], given, overrides=tuple(texts[1:]))
+    location = Location(project, str(folder), str(Path.home()))
+    compose = ComposeInput(texts[0], given, overrides=tuple(texts[1:]), location=location)
     try:
         compose = _with_files(compose, folder, service)
         used = {*find_used_variables(compose, service), *options.variables}
@@ -34,15 +45,23 @@ def collect(options: ComposeOptions, service: str) -> Json:
         used = set(options.variables)  # the server reports what is wrong with the texts
     if unusable := [text for name, text in wrong.items() if name in used and name not in options.variables]:
         raise CommandError("Cannot use variables:\n  " + "\n  ".join(unusable), ExitCode.USAGE)
+    return Gathered(compose, folder, frozenset(used))
+
+
+def collect(options: ComposeOptions, service: str) -> Json:
+    """The fields of the request. Of the variables only those that are used are sent, and those given with --set. Raises
+    `CommandError` like `gather`."""
+    gathered = gather(options, service)
+    compose, location = gathered.compose, gathered.compose.location
     return {
         "compose": compose.text,
         "overrides": list(compose.overrides),
-        "variables": {name: value for name, value in given.items() if name in used},
+        "variables": {name: value for name, value in compose.variables.items() if name in gathered.used},
         "files": {name: _as_json(content) for name, content in compose.files.items()},
         "source": {
-            "project": project,
-            "folder": str(folder),
-            "home": str(Path.home()),
+            "project": location.project,
+            "folder": location.folder,
+            "home": location.home,
             "machine": machine_fingerprint(),
         },
     }

@@ -85,6 +85,10 @@ def deploy(
     env: Env = None,
     project: ProjectName = "",
     image: Image = "",
+    build_first: Annotated[
+        bool,
+        typer.Option("--build", help="Run docker build first, and push the image if its name has a registry."),
+    ] = False,
     plan: Annotated[
         str, typer.Option(metavar="ID", help="Refuse unless this is exactly the deployment of this `tidegate plan`.")
     ] = "",
@@ -100,7 +104,10 @@ def deploy(
     """Start a rollout to a new release and follow it. Repeated in a Jenkins build, it follows the same rollout."""
     context: Context = ctx.obj
     client, name = context.client(), context.service(service)
-    body = compose_body(compose_options(file, sets, env_file, env, project), name) | ({"image": image} if image else {})
+    options = compose_options(file, sets, env_file, env, project)
+    if build_first:
+        image = build_image(context, client, options, name, image)
+    body = compose_body(options, name) | ({"image": image} if image else {})
     body |= {"force": force, "reason": reason, "plan": plan, "on_behalf_of": person}
     build = current_build(os.environ)
     if build is not None:
@@ -112,6 +119,20 @@ def deploy(
         for warning in rollout["warnings"]:
             context.notice(f"Warning: {warning}")
     finish(context, client, rollout, until, wait=wait, output=output, detailed=detailed)
+
+
+def build_image(context: Context, client: ApiClient, options: ComposeOptions, name: str, image: str) -> str:
+    """Build the image of `environment/service` and return its name. Raises `CommandError`."""
+    if not options.files or image:
+        text = "--build needs a Compose file with `build`. Add --file compose.yaml."
+        raise CommandError("Choose --build or --image, not both." if image else text, ExitCode.USAGE)
+    from tidegate.cli import image_build
+
+    environment = name.partition("/")[0]
+    known = {each["name"]: each for each in client.get("/v1/environments")["environments"]}
+    if environment not in known:
+        raise CommandError(f"Unknown environment {environment}. Known: {', '.join(known) or 'none'}.", ExitCode.REFUSED)
+    return image_build.build_image(context, options, name, known[environment])
 
 
 def print_notes(context: Context, notes: list[Json]) -> None:

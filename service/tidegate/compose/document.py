@@ -70,7 +70,7 @@ def extract_service(
         raise InvalidSpec([Problem("services", f"there is no service {service}; the file has: {known}")])
     top = Reader(raw, "", findings, extensible=True)
     top.tolerate("version", "name", "services", "models", "jobs")
-    body = interpolate(services[service], variables, findings.problems, f"services.{service}")
+    body = _interpolated_body(services[service], variables, findings.problems, f"services.{service}")
     shared = (
         {kind: _used_definitions(top.inner(kind), _named(kind, body), variables) for kind in SHARED_SECTIONS}
         if isinstance(body, Mapping)
@@ -85,6 +85,14 @@ def extract_service(
     ours = {name for name, definition in services.items() if isinstance(definition, Mapping) and EXTENSION in definition}
     project = _project(raw, variables, findings.problems, location)
     return ServiceDocument(service, body, project, shared, after, frozenset(ours), location)
+
+
+def _interpolated_body(raw: object, variables: Variables, problems: list[Problem], path: str) -> object:
+    """The service with its variables replaced, except in `build`: its variables are only needed where it is built."""
+    if not isinstance(raw, Mapping) or "build" not in raw:
+        return interpolate(raw, variables, problems, path)
+    rest = interpolate({key: value for key, value in raw.items() if key != "build"}, variables, problems, path)
+    return {**rest, "build": raw["build"]} if isinstance(rest, Mapping) else rest
 
 
 def _project(raw: Mapping[str, object], variables: Variables, problems: list[Problem], location: Location) -> str:

@@ -33,8 +33,8 @@ def read_image(root: Reader, own: Reader, instead: str) -> str:
     if not result and "image" not in root and "image" not in own:
         advice = "; set image or x-tidegate.image, pass --image, or use tidegate deploy --build" if "build" in root else ""
         root.complain("image", f"is required{advice}")
-    if "build" in root:
-        root.tolerate("build")
+    root.tolerate("build")
+    if "build" in root and not instead:
         root.note("build", f"ignored: {result or 'the image'} is deployed; tidegate deploy --build builds it first")
     return result
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from flask import Response
 
 from tidegate.web.api import api, principal, respond
+from tidegate.web.machine import machine_fingerprint
 from tidegate.web.openapi import blueprint, problems
 from tidegate.web.views.audit import FreezeView
-from tidegate.web.views.environment import EnvironmentsView, EnvironmentView
+from tidegate.web.views.environment import EnvironmentsView, EnvironmentView, HostView
 
 bp = blueprint("environments", "Where services run.")
 
@@ -26,6 +27,10 @@ def list_environments() -> Response:
                     name=name,
                     services=sum(service.environment == name for service in services),
                     freeze=None if frozen is None else FreezeView.model_validate(frozen),
+                    hosts=[
+                        HostView(name=host.name, machine=machine_fingerprint() if host.is_local else "")
+                        for host in drivers.platform.hosts()
+                    ],
                     has_metrics=drivers.metrics is not None,
                 )
             )
