@@ -89,6 +89,10 @@ class Platform(Protocol):
         """At most `lines` lines of the log of each instance: those after its position in `after_ns`, or the last ones.
         A log that cannot be read has a `problem`."""
 
+    def remove_images(self, releases: Collection[Release]) -> Sequence[str]:
+        """Remove the images of these releases under their own names from every host, except where a container uses one.
+        Returns the digests of those that were removed from at least one host."""
+
     def run_job(self, job: Job) -> JobState:
         """Start the job unless it was started before; do not wait. One that cannot start has a `detail` and a status."""
 

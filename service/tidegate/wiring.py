@@ -18,6 +18,7 @@ from tidegate.drivers.http.documents import HttpDocuments
 from tidegate.drivers.http.probe import HttpProbeClient
 from tidegate.engine import metrics, request_logs
 from tidegate.engine.build_watcher import BuildWatcher
+from tidegate.engine.image_pruner import ImagePruner
 from tidegate.engine.metrics import EngineMetrics
 from tidegate.engine.outbox import Outbox
 from tidegate.engine.prober import Prober
@@ -119,6 +120,11 @@ def _instrumented_cis(wiring: Wiring) -> dict[str, CI]:
 def make_pruner(wiring: Wiring) -> Pruner:
     """Create the pruner that deletes old data; it works while its context is entered."""
     return Pruner(wiring.store, wiring.clock, *wiring.settings.retention.ages())
+
+
+def make_image_pruner(wiring: Wiring) -> ImagePruner:
+    """Create the pruner of images; it works while its context is entered."""
+    return ImagePruner(wiring.store, wiring.environments)
 
 
 def make_request_logs(wiring: Wiring) -> RequestLogs:

@@ -99,6 +99,7 @@ class FakeEnvironment:
     begun: list[str] = field(default_factory=list)  # hooks, as they were begun
     pinned: dict[str, PinnedImage] = field(default_factory=dict)  # by image, where it is not `digest` of it
     removed: list[str] = field(default_factory=list)  # backends
+    removed_images: list[str] = field(default_factory=list)  # digests
     logs: dict[str, list[LogLine]] = field(default_factory=dict)  # by instance
     unreadable: dict[str, str] = field(default_factory=dict)  # by instance: why its log cannot be read
     pause: Callable[[str], None] = lambda verb: None
@@ -215,6 +216,11 @@ class FakePlatform:
         self._world.did("tail")
         assert instance.id in self._world.started, "asked for the log of what is gone"
         return f"{instance.release} says no\n" * min(lines, 2)
+
+    def remove_images(self, releases: Collection[Release]) -> Sequence[str]:
+        self._world.did("remove images")
+        self._world.removed_images += [release.digest for release in releases]
+        return [release.digest for release in releases]
 
     def read_logs(self, instances: Collection[Instance], after_ns: Mapping[str, int], lines: int) -> Sequence[InstanceLog]:
         self._world.did("logs")

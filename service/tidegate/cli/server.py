@@ -28,6 +28,14 @@ from tidegate.settings import load
 from tidegate.store_port import Store
 from tidegate.web import log_setup, server
 
+BACKGROUND = (  # what an engine does next to the rollouts
+    wires.make_outbox,
+    wires.make_build_watcher,
+    wires.make_pruner,
+    wires.make_image_pruner,
+    wires.make_request_logs,
+)
+
 
 @contextmanager
 def open_wiring(settings: Path | None, *, daemon: bool = False) -> Iterator[wires.Wiring]:
@@ -66,7 +74,13 @@ def run_engine(settings: Path | None) -> None:
             signal.signal(number, lambda *_: worker.stop())
         with ExitStack() as stack:
             stack.enter_context(serve_metrics(wiring))
-            for make in (wires.make_outbox, wires.make_build_watcher, wires.make_pruner, wires.make_request_logs):
+            for make in (
+                wires.make_outbox,
+                wires.make_build_watcher,
+                wires.make_pruner,
+                wires.make_image_pruner,
+                wires.make_request_logs,
+            ):
                 stack.enter_context(make(wiring))
             worker.run()
 

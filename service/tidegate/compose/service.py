@@ -143,6 +143,7 @@ def _read_service(
         probe=extension.read_probe(own, listen),
         in_group=extension.read_group(own),
         repair=own.take("repair", one_of(RepairPolicy, RepairPolicy), RepairPolicy.AUTO),
+        keep_images=own.take("keep_images", integer(1, 1000), 0),
         warnings=(*warnings, *late),
     )
     result = replace(result, control=extension.read_control(own, result))

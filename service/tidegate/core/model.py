@@ -184,6 +184,7 @@ class Service:
     in_group: bool = False  # rolled out as one with the others of its file in the group
     depends_on: tuple[str, ...] = ()  # services of the same environment that must be live first
     repair: RepairPolicy = RepairPolicy.AUTO
+    keep_images: int = 0  # images of the newest releases that stay on the hosts; 0: all
     warnings: tuple[str, ...] = ()  # what is allowed, but needs attention
     source: ComposeSource = field(default_factory=ComposeSource)
 

@@ -94,6 +94,7 @@ def build(settings: Settings, engine: str | None) -> ServerProcess:
         stack.enter_context(wires.make_outbox(wiring))
         stack.enter_context(wires.make_build_watcher(wiring))
         stack.enter_context(wires.make_pruner(wiring))
+        stack.enter_context(wires.make_image_pruner(wiring))
         stack.enter_context(wires.make_request_logs(wiring))
     except BaseException:
         stack.close()

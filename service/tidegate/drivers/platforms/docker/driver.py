@@ -29,7 +29,7 @@ from tidegate.drivers.platforms.docker.compose import find_compose_containers
 from tidegate.drivers.platforms.docker.containers import ListedContainer, read_headers_variable, require_alone, to_instance
 from tidegate.drivers.platforms.docker.errors import PortInUse, raise_combined
 from tidegate.drivers.platforms.docker.hosts import DockerHost
-from tidegate.drivers.platforms.docker.images import find_digest, pin_image, with_port
+from tidegate.drivers.platforms.docker.images import find_digest, pin_image, remove_image, with_port
 from tidegate.drivers.platforms.docker.options import DockerOptions
 from tidegate.drivers.platforms.docker.placement import choose_hosts
 from tidegate.drivers.platforms.readiness import ReadinessProber
@@ -335,6 +335,16 @@ class DockerPlatform:
         """See `ports.Platform`."""
         return tuple(
             self._map(lambda each: logs.read_log(self._hosts, each, after_ns.get(each.id, 0), lines), list(instances))
+        )
+
+    @guard_response(PlatformError, "Docker")
+    def remove_images(self, releases: Collection[Release]) -> Sequence[str]:
+        """See `ports.Platform`."""
+        hosts = list(self._hosts.values())
+        return tuple(
+            release.digest
+            for release in releases
+            if any(list(self._map(lambda host, one=release: remove_image(host, one), hosts)))  # type: ignore[misc]
         )
 
     @guard_response(PlatformError, "Docker")

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import IO, Any, Literal
 
 import requests
@@ -213,6 +214,22 @@ class DockerHost:
                 return _require_object(api.inspect_image(reference))  # type: ignore[no-untyped-call]  # the stubs lack it
             except ImageNotFound:
                 return None
+
+    def uses_image(self, image: str) -> bool:
+        """Whether any container, running or not, was made from the image with this ID."""
+        with self._translating_errors(f"list containers of image {image}") as api:
+            return bool(api.containers(all=True, filters={"ancestor": image}))
+
+    def remove_image(self, name: str) -> None:
+        """Remove an image by one of its names. No error if it is gone, or if a container began to use it."""
+        with self._translating_errors(f"remove image {name}", SLOW_CALL_SECONDS) as api:
+            try:
+                api.remove_image(name)
+            except ImageNotFound:
+                return
+            except APIError as error:
+                if error.status_code != HTTPStatus.CONFLICT:
+                    raise
 
     def resolve(self, reference: ImageReference) -> str:
         """The digest that its registry has for a tag now. Raises `AccessDenied` if the registry denies access."""

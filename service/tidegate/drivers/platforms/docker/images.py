@@ -230,3 +230,25 @@ def require_readiness_check(host: str, release: Release, image: Image) -> None:
         "service no health endpoint. Add `x-tidegate: {health: {path: /health}}` or a `healthcheck` to the Compose file.",
         retryable=False,
     )
+
+
+def remove_image(host: DockerHost, release: Release) -> bool:
+    """Remove the image of a release under the names of its repository; whether it was there and is gone. One that a
+    container uses, running or not, stays with all of its names, and so does what other repositories call the same image."""
+    image = host.image(release.digest)
+    if image is None or host.uses_image(str(image["Id"])):
+        return False
+    repository = ImageReference.parse(release.image).repository
+    names = [*(image.get("RepoTags") or ()), *(image.get("RepoDigests") or ())]
+    ours = [name for name in names if _repository(name) == repository]
+    for name in ours or ([] if names else [str(image["Id"])]):
+        host.remove_image(name)
+    return host.image(release.digest) is None
+
+
+def _repository(name: str) -> str:
+    """The repository of a name that Docker has; empty for `<none>@<none>`."""
+    try:
+        return ImageReference.parse(name).repository
+    except ValueError:
+        return ""
