@@ -8,7 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -213,24 +213,98 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def apply(api: RunningApi, tmp_path: Path) -> Run:
-    """`tidegate apply`, from another folder than the Compose file's."""
+    """`tidegate apply`, from another folder than the Compose file's; `more` are further words, `process` further variables
+    of the process."""
 
-    def run(file: Path) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "TIDEGATE_SERVER": api.url, "TIDEGATE_TOKEN": api.token, "COLUMNS": "300"}
-        words = [
-            str(TIDEGATE),
-            "apply",
-            "demo/shop",
-            "-f",
-            str(file),
-            "--set",
-            "VERSION=v1",
-            "--set",
-            f"TOKEN={SECRETS[2]}",
-        ]
+    def run(file: Path, *more: str, **process: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "TIDEGATE_SERVER": api.url, "TIDEGATE_TOKEN": api.token, "COLUMNS": "300", **process}
+        words = [str(TIDEGATE), "apply", "demo/shop", "-f", str(file)]
+        words += more or ("--set", "VERSION=v1", "--set", f"TOKEN={SECRETS[2]}")
         return subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
 
     return run
+
+
+def variables_of(api: RunningApi) -> Mapping[str, str]:
+    return api.wiring.store.get_service("demo/shop").service.container.environment
+
+
+SOURCES = """\
+services:
+  shop:
+    image: shop:${VERSION}
+    expose: ["8080"]
+    environment: {A: "${A}", B: "${B}", C: "${C}", D: "${D}"}
+    x-tidegate: {listen: 8001, health: {path: /health}}
+"""
+
+
+def test_variables_by_the_precedence_of_docker_compose(api: RunningApi, apply: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "My.Shop"
+    folder.mkdir()
+    (folder / "compose.yaml").write_text(SOURCES)
+    (folder / ".env").write_text("A=dotenv\nB=dotenv\nC=dotenv\nD=${A}-$E\nVERSION=v1\nE='s3cret-$x'\nUNUSED=secret-4711\n")
+    done = apply(
+        folder / "compose.yaml", "--set", "A=set", "--env", "B", "--env", "A", A="process", B="process", C="process"
+    )
+    assert done.returncode == ExitCode.USAGE
+    assert "line 4, D: a variable in its value is not set" in done.stderr, "E comes later"
+    (folder / ".env").write_text((folder / ".env").read_text().replace("-$E", "-$$E"))
+    done = apply(
+        folder / "compose.yaml", "--set", "A=set", "--env", "B", "--env", "A", A="process", B="process", C="process"
+    )
+    assert done.returncode == ExitCode.DONE, done.stderr
+    assert variables_of(api) == {"A": "set", "B": "process", "C": "dotenv", "D": "set-$E"}
+    shown = api.call("GET", "/v1/services/demo/shop").json()
+    assert (shown["interpolated"], shown["project"]) == (["A", "B", "C", "D", "VERSION"], "myshop")
+    assert "secret-4711" not in json.dumps(shown) + done.stdout + done.stderr
+    other = tmp_path / "other.env"
+    other.write_text("A=1\nB=2\nC=3\nD=4\nVERSION=v2\n")
+    done = apply(folder / "compose.yaml", "--env-file", str(other), "-p", "books")
+    assert done.returncode == ExitCode.DONE, done.stderr
+    assert variables_of(api) == {"A": "1", "B": "2", "C": "3", "D": "4"}
+    assert api.call("GET", "/v1/services/demo/shop").json()["project"] == "books"
+
+
+def test_all_variables_that_are_missing_are_named_at_once(apply: Run, folder: Path) -> None:
+    (folder / "compose.yaml").write_text(SOURCES)
+    done = apply(folder / "compose.yaml", "--set", "A=1")
+    assert done.returncode == ExitCode.REFUSED
+    assert [name for name in ("A", "B", "C", "D", "VERSION") if f"the variable {name} is not set" in done.stderr] == [
+        "B",
+        "C",
+        "D",
+        "VERSION",
+    ]
+    done = apply(folder / "compose.yaml", "--env", "NOT_THERE", "--env", "NOR_THIS")
+    assert "--env: not set in the environment of this process: NOT_THERE, NOR_THIS" in done.stderr
+
+
+def test_several_files_and_what_they_name_are_sent(api: RunningApi, apply: Run, folder: Path) -> None:
+    (folder / "compose.yaml").write_text("services: {shop: {extends: {file: base/app.yaml, service: app}, expose: [80]}}")
+    (folder / "base").mkdir()
+    (folder / "base" / "app.yaml").write_text(
+        "services: {app: {image: 'shop:1', env_file: own.env, volumes: ['./data:/d']}}"
+    )
+    (folder / "base" / "own.env").write_text("A=1\n")
+    (folder / "prod.yaml").write_text("services: {shop: {image: 'shop:2', x-tidegate: {listen: 8001, health: {path: /}}}}")
+    done = apply(folder / "compose.yaml", "-f", str(folder / "prod.yaml"))
+    assert done.returncode == ExitCode.DONE, done.stderr
+    service = api.wiring.store.get_service("demo/shop").service
+    assert (service.image, dict(service.container.environment)) == ("shop:2", {"A": "1"})
+    assert service.container.volumes == (f"{folder}/base/data:/d",), "the folder is on the machine of the Docker host"
+    assert "Note: services.shop.profiles: is not set" in done.stderr
+
+
+def test_a_folder_of_another_machine_is_not_mounted(api: RunningApi) -> None:
+    text = (
+        "services: {shop: {image: x, expose: [80], volumes: ['./data:/d'], x-tidegate: {listen: 8001, health: {path: /}}}}"
+    )
+    for machine in ("", "0" * 64):
+        source = {"folder": "/srv/shop", "machine": machine}
+        answer = api.call("PUT", SHOP, {"compose": text, "source": source})
+        assert answer.status_code == 422
+        assert "is not on the machine of all Docker hosts" in answer.json()["errors"][0]["detail"]
 
 
 def test_the_command_collects_the_files_by_itself(api: RunningApi, apply: Run, folder: Path) -> None:
