@@ -217,6 +217,22 @@ def test_what_the_build_has_detached_from_is_not_rolled_back(jenkins: Jenkins) -
     assert jenkins.waiting()["phase"] == "running"
 
 
+def test_a_rollout_of_other_credentials_is_left_to_their_stage(jenkins: Jenkins) -> None:
+    """Staging and production have a token each, and a `post` each."""
+    token = jenkins.api.token_for("deploy", "rollback", "promote", "vouch")
+    jenkinsfile = """
+        tidegateDeploy service: 'demo/shop', file: 'compose.yaml', variables: [VERSION: 'v2']
+        currentBuild.result = 'FAILURE'
+        tidegateRollback credentials: 'live'
+    """
+    other = jenkins.api.token_for("rollback", services=("live/*",))
+    build = jenkins.build(jenkinsfile=jenkinsfile, credentials={"tidegate-token": token, "live": other})
+    text = jenkins.expect("rollback: with the credentials of another environment", build, "FAILURE")
+    assert "is left alone: Tidegate refused: No rollout" in text
+    assert build["error"] is None
+    assert jenkins.waiting()["phase"] == "running"
+
+
 def test_rollback_of_a_finished_rollout_is_refused_with_the_alternative(jenkins: Jenkins) -> None:
     jenkins.compose = compose("drain_timeout: 1s")
     build = jenkins.build(deploy(), ("tidegateRollback", {}))

@@ -30,9 +30,15 @@ class Rollback implements Serializable {
 
     /** A build that has failed for another reason, or is UNSTABLE, does not take back what has succeeded before. */
     private Map ofBuild(String id) {
-        Map rollout = session.client.rollout(id)
+        boolean successful = session.script.currentBuild.currentResult == 'SUCCESS'
+        Map response = session.client.get('/v1/rollouts/' + id)
+        if (response.status == 404 && !successful) { // of another stage with credentials of its own, which cleans up itself
+            session.script.echo("Rollout ${id} is left alone: ${Messages.refusal(response, session.client.server)}")
+            return [rollout: id]
+        }
+        Map rollout = session.client.requireBody(response)
         boolean succeeded = rollout.phase == 'succeeded'
-        if (!Rollouts.finished(rollout) || (succeeded && session.script.currentBuild.currentResult == 'SUCCESS')) {
+        if (!Rollouts.finished(rollout) || (succeeded && successful)) {
             return ofRollout(id)
         }
         session.script.echo(succeeded
