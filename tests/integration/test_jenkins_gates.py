@@ -67,6 +67,24 @@ def test_a_gate_without_a_reason_records_the_approver(jenkins: Jenkins) -> None:
     assert re.fullmatch(r"To production\? 0 of \d+ requests lost, no checks", build["inputs"][0]["heading"])
 
 
+GROUP = """\
+services:
+  shop: {image: "shop:${VERSION}", expose: ["8080"], deploy: {replicas: 2}, x-tidegate: {listen: 8001, OPTIONS}}
+  worker: {image: "worker:${VERSION}", expose: ["8080"], deploy: {replicas: 2}, x-tidegate: {listen: 8002, OPTIONS}}
+"""
+
+
+def test_the_gate_of_a_group_names_all_that_it_is_for(jenkins: Jenkins) -> None:
+    common = "health: {path: /health}, group: true, drain_timeout: 1s, strategy: blue_green"
+    jenkins.compose = GROUP.replace("OPTIONS", common, 1).replace("OPTIONS", f"route: worker, {common}", 1)
+    build = jenkins.build(deploy(), promote(), script=[approves()])
+    log = jenkins.expect("gate: of a group", build, "SUCCESS")
+    (gate,) = build["inputs"]
+    assert re.match(r"Promote shop v2-2 and worker v2-1 of its group\? ", gate["heading"]), gate["heading"]
+    assert "• Group: an approval or a rollback is also for demo/worker v2-1" in gate["description"]
+    assert re.search(r"^\d\d:\d\d:\d\d  shop  ", log, re.MULTILINE), "lines of parallel branches can be told apart"
+
+
 def test_markup_in_the_evidence_means_nothing(jenkins: Jenkins) -> None:
     """The harness interprets the description as HTML, as Jenkins does with a formatter that allows it."""
     build = jenkins.build(deploy(onBehalfOf="<img src=x onerror=alert(1)>&lt;"), promote(), script=[approves()])

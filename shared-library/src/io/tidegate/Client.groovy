@@ -65,6 +65,12 @@ class Client implements Serializable {
         return response.status == 200 ? response.body : [:]
     }
 
+    /** The other rollouts of its group. */
+    List peers(Map rollout) {
+        List running = requireBody(get('/v1/rollouts?phase=running&limit=200')).rollouts
+        return Rollouts.sameGroup(rollout, running)
+    }
+
     /** The response, whatever its status: `status`, `body` as a map, and `text`. */
     Map get(String path) {
         return request('GET', path, null, '')

@@ -20,6 +20,7 @@ class Deploy implements Serializable {
     Map follow(String until) {
         Map rollout = start()
         session.own(rollout.id)
+        session.follower.service = rollout.service
         session.script.echo("Rollout ${rollout.id} of ${rollout.service} to ${rollout.new}: ${session.client.link(rollout)}")
         return session.handlingAbort(rollout.id) {
             session.follower.follow(rollout.id, until)

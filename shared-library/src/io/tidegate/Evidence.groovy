@@ -24,7 +24,7 @@ class Evidence implements Serializable {
     /** `Promote shop v5-2 to 2 of 5 instances? 0 of 164 requests lost, PASS: ...`, as much of it as fits. */
     @NonCPS
     static String question(Map rollout, Map report, String message) {
-        String text = message ?: heading(rollout)
+        String text = message ?: heading(rollout, report)
         String separator = ' '
         boolean isShown = false // the verdict is a fact in two lengths
         for (String fact in facts(rollout, report)) {
@@ -39,8 +39,14 @@ class Evidence implements Serializable {
     }
 
     @NonCPS
-    private static String heading(Map rollout) {
-        String name = rollout.service.substring(rollout.service.indexOf('/') + 1)
+    private static String heading(Map rollout, Map report) {
+        String name = Keys.serviceName(rollout.service)
+        int peers = (report.peers ?: []).size()
+        if (peers > 0) {
+            String others = peers > 1 ? peers + ' others' : Keys.serviceName(report.peers[0].service) + ' ' + report.peers[0].new
+            String doubt = rollout.approval.kind == 'decision' ? ' although the checks did not pass' : ''
+            return "Promote ${name} ${rollout.new} and ${others} of its group${doubt}?".toString()
+        }
         if (rollout.approval.kind == 'decision') {
             return "Promote ${name} ${rollout.new} although its checks did not pass?".toString()
         }
@@ -79,7 +85,7 @@ class Evidence implements Serializable {
     private static List facts(Map rollout, Map report) {
         List facts = []
         if (report.lost != null) {
-            facts.add("${report.lost} of ${report.requests} requests lost".toString())
+            facts.add(report.requests == 0 ? 'no requests yet' : "${report.lost} of ${report.requests} requests lost".toString())
         }
         Map verdict = rollout.verdict
         if (verdict == null) {
@@ -139,6 +145,9 @@ class Evidence implements Serializable {
             Release: "${rollout.old ?: 'nothing'} to ${rollout.new}, step ${rollout.cursor + 1} of ${rollout.steps.size()}".toString(),
             Traffic: route(step.route),
         ]
+        if (report.peers) {
+            rows.put('Group', 'an approval or a rollback is also for ' + releases(report.peers))
+        }
         Map next = nextRoute(rollout)
         if (!next.isEmpty()) {
             rows.put('If approved', "${rollout.new} receives traffic with ${next.count} of ${next.total} instances".toString())
@@ -190,6 +199,15 @@ class Evidence implements Serializable {
             parts.add(route.get(release) + ' of ' + release)
         }
         return parts.isEmpty() ? 'nothing' : parts.join(', ')
+    }
+
+    @NonCPS
+    private static String releases(List rollouts) {
+        List parts = []
+        for (Map rollout in rollouts) {
+            parts.add(rollout.service + ' ' + rollout.new)
+        }
+        return parts.join(', ')
     }
 
     @NonCPS

@@ -11,6 +11,7 @@ class Follower implements Serializable {
     final script
     final Client client
     int printed = 0 // number of the last event in the log
+    String service = '' // begins each line after its time: the log of parallel branches is one
 
     Follower(script, Client client) {
         this.script = script
@@ -84,7 +85,7 @@ class Follower implements Serializable {
     /** One line for each event, and one step of the build for all of them. */
     private void printEvents(List events) {
         if (!events.isEmpty()) {
-            script.echo(Messages.events(events))
+            script.echo(Messages.events(events, service))
             printed = events[events.size() - 1].number
         }
     }

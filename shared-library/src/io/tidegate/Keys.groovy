@@ -25,6 +25,12 @@ class Keys implements Serializable {
         return '/v1/services/' + encoded(service.substring(0, slash)) + '/' + encoded(service.substring(slash + 1))
     }
 
+    /** The name of an environment/name. */
+    @NonCPS
+    static String serviceName(String service) {
+        return service.substring(service.indexOf('/') + 1)
+    }
+
     /** The words of a text, separated by spaces; none for null. */
     @NonCPS
     static List words(String text) {

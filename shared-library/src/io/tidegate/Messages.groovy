@@ -9,21 +9,21 @@ class Messages implements Serializable {
     private static final int MAX_LINES = 25
     private static final int MAX_BRIEF = 200 // characters of a reason in the log
 
-    /** `14:03:07  traffic_shifted      Traffic goes to v2-4`; the last log lines of an instance follow indented. */
+    /** `14:03:07  shop  traffic_shifted      Traffic goes to v2-4`; the last log lines of an instance follow indented. */
     @NonCPS
-    static String event(Map event) {
+    static String event(Map event, String service) {
         boolean personal = ['promoted', 'rollback_requested', 'rolling_back', 'forced'].contains(event.kind)
         String message = personal ? brief(event.message) : event.message
-        String line = event.at.substring(11, 19) + '  ' + event.kind.padRight(20) + ' ' + message
+        String line = event.at.substring(11, 19) + '  ' + Keys.serviceName(service) + '  ' + event.kind.padRight(20) + ' ' + message
         Map data = event.data ?: [:]
         return event.kind == 'instance_log' && data.log ? line + '\n' + indented(data.log.toString()) : line
     }
 
     @NonCPS
-    static String events(List events) {
+    static String events(List events, String service) {
         List lines = []
         for (Map event in events) {
-            lines.add(Messages.event(event))
+            lines.add(Messages.event(event, service))
         }
         return lines.join('\n')
     }

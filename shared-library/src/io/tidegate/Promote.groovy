@@ -24,6 +24,7 @@ class Promote implements Serializable {
 
     Map run() {
         String id = session.options.rollout
+        session.follower.service = session.client.rollout(id).service
         session.follower.skipPast(id)
         Map rollout = session.handlingAbort(id) { session.follower.follow(id, 'approval') }
         return promoteAll(rollout)
@@ -75,7 +76,7 @@ class Promote implements Serializable {
 
     /** Opens one input and returns the rollout after it. */
     private Map passGate(Map rollout) {
-        Map report = session.handlingAbort(rollout.id) { session.client.report(rollout.id) }
+        Map report = session.handlingAbort(rollout.id) { evidence(rollout) }
         Map answer = null
         FlowInterruptedException thrown = null
         try {
@@ -84,6 +85,11 @@ class Promote implements Serializable {
             thrown = interrupted // its meaning depends on the rollout's state now
         }
         return session.handlingAbort(rollout.id) { thrown == null ? approve(rollout, answer) : reject(rollout, thrown) }
+    }
+
+    /** The rollout's report, with the `peers` that an approval is also for. */
+    private Map evidence(Map rollout) {
+        return session.client.report(rollout.id) + [peers: rollout.group ? session.client.peers(rollout) : []]
     }
 
     private Map approve(Map shown, Map answer) {

@@ -49,6 +49,7 @@ class Rollback implements Serializable {
     }
 
     private Map ofRollout(String id) {
+        session.follower.service = session.client.rollout(id).service
         session.follower.skipPast(id)
         Map response = session.rollback(id, '/rollback/' + id, session.reason(), session.person())
         // the rollout may have rolled back already, or this stage has requested it before with another reason
@@ -71,6 +72,7 @@ class Rollback implements Serializable {
             return session.outcome.reportRollback(session.follower.follow(response.body.rollout, 'end'), true)
         }
         Map started = session.client.requireBody(response)
+        session.follower.service = service
         Map rollout = session.follower.follow(started.id, 'end')
         boolean requested = Rollouts.hasEvent(session.client.events(started.id, 0), 'rollback_requested')
         return session.outcome.reportRollback(rollout, requested)

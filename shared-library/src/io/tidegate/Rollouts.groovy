@@ -46,6 +46,17 @@ class Rollouts implements Serializable {
     }
 
     @NonCPS
+    static List sameGroup(Map rollout, List others) {
+        List peers = []
+        for (Map other in others) {
+            if (other.group == rollout.group && other.id != rollout.id) {
+                peers.add(other)
+            }
+        }
+        return peers
+    }
+
+    @NonCPS
     static boolean hasEvent(List events, String kind) {
         for (Map event in events) {
             if (event.kind == kind) {

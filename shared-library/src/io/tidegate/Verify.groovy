@@ -21,6 +21,7 @@ class Verify implements Serializable {
     /** Returns the `rollout` with a new verdict or at its end; `problem` says why there is no verdict, else it is empty. */
     Map verify(String id) {
         Map before = session.client.rollout(id)
+        session.follower.service = before.service
         if (Rollouts.finished(before)) {
             return [rollout: before, problem: '']
         }
