@@ -67,7 +67,13 @@ def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PipelineSce
 
 
 @pytest.mark.parametrize(
-    "run_scenario", [pipeline_scenarios.approved_elsewhere, pipeline_scenarios.refused, pipeline_scenarios.aborted]
+    "run_scenario",
+    [
+        pipeline_scenarios.approved_elsewhere,
+        pipeline_scenarios.evidence_changes,
+        pipeline_scenarios.refused,
+        pipeline_scenarios.aborted,
+    ],
 )
 def test_a_scenario(here: PipelineScenario, run_scenario: Callable[[PipelineScenario], None]) -> None:
     run_scenario(here)

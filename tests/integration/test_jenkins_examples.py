@@ -15,6 +15,8 @@ from support.api import compose
 from support.fake_drivers import constant
 from support.library import CHECKED, LIBRARY, Build, Jenkins, approves, java, rejects
 from support.prerequisites import program
+from tidegate.compose.loader import load_service
+from tidegate.core.model import CheckKind
 
 ROOT = LIBRARY.parent
 EXAMPLES = ROOT / "examples" / "jenkins"
@@ -113,6 +115,17 @@ def test_every_jenkinsfile_rolls_back_what_it_leaves(file: Path) -> None:
     assert re.search(r"unsuccessful \{ tidegateRollback|catch \(problem\) \{(?s:.*)tidegateRollback", text)
     for submitter in re.findall(r"submitter: '([^']*)'", text):
         assert "tidegate" in submitter.split(","), "the CI driver's user may end the gate"
+
+
+def test_the_compose_file_of_the_readme_can_be_judged_as_the_quickstart_sets_it_up() -> None:
+    """Its checks need what the proxy itself counts, and no series of the application."""
+    text = (ROOT / "README.md").read_text()
+    found = re.search(r"```yaml\n(services:.*?)```", text, re.DOTALL)
+    assert found is not None
+    service = load_service(found[1], "shop", "production", {"VERSION": "v2"})
+    assert [check.kind for check in service.checks] == [CheckKind.ERRORS]
+    quickstart = (ROOT / "docs" / "quickstart.md").read_text()
+    assert re.search(r'exporter = "(.*?)"', quickstart)[1] in re.findall(r'targets: \["(.*?)"\]', quickstart)  # type: ignore[index]
 
 
 # -- without the library -------------------------------------------------------------------------------------------------

@@ -45,7 +45,13 @@ def here(request: pytest.FixtureRequest, fake: PlayedJenkins, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "run_scenario", [pipeline_scenarios.approved_elsewhere, pipeline_scenarios.refused, pipeline_scenarios.aborted]
+    "run_scenario",
+    [
+        pipeline_scenarios.approved_elsewhere,
+        pipeline_scenarios.evidence_changes,
+        pipeline_scenarios.refused,
+        pipeline_scenarios.aborted,
+    ],
 )
 def test_a_scenario(here: PipelineScenario, run_scenario: object) -> None:
     assert callable(run_scenario)

@@ -5,6 +5,7 @@ The same code speaks to a real controller and to the fake one that plays builds 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,9 @@ from support.wait import eventually
 LIBRARY_PATH = "shared-library/"
 CREDENTIALS = "tidegate-token"
 LIBS = "org.jenkinsci.plugins.workflow.libs"
-SHOWN = "_class,building,result,description,actions[_class,executions[id,settled,input[message,parameters[name]]]]"
+SHOWN = (
+    "_class,building,result,description,actions[_class,executions[id,settled,input[message,parameters[name,description]]]]"
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,16 @@ class Controller:
         """Abort that input, as this user."""
         self._post(f"{_path(job)}1/input/{self.input(job)['id']}/abort")
 
+    def approve(self, job: str, reason: str) -> None:
+        """Proceed that input with a reason, as this user: a click on its page."""
+        form = {"json": json.dumps({"parameter": [{"name": "reason", "value": reason}]})}
+        self._post(f"{_path(job)}1/input/{self.input(job)['id']}/proceed", form)
+
+    def evidence(self, job: str) -> str:
+        """What the open input of the first build shows below the field; empty while none is open."""
+        shown = self._input(job)
+        return str(shown["input"]["parameters"][0]["description"]) if shown else ""
+
     def stop(self, job: str) -> None:
         """Abort the first build."""
         self._server.stop_build(job, 1)
@@ -133,8 +146,8 @@ class Controller:
         found: dict[str, Any] = self._server.jenkins_request(request).json()
         return found
 
-    def _post(self, path: str) -> None:
-        self._server.jenkins_request(requests.Request("POST", f"{self.url}/{path}"))
+    def _post(self, path: str, form: dict[str, str] | None = None) -> None:
+        self._server.jenkins_request(requests.Request("POST", f"{self.url}/{path}", data=form or {}))
 
 
 def _path(job: str) -> str:

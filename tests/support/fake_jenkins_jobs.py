@@ -19,6 +19,7 @@ from support.fake_jenkins import FakeBuild, FakeInput, FakeJenkins, FakeJenkinsH
 from support.library import Harness
 from support.wait import eventually
 
+MAX_INPUTS = 4  # of one build
 RECENT = "<?xml version='1.1' encoding='UTF-8'?>"
 
 
@@ -62,7 +63,9 @@ class PlayedJenkins(FakeJenkins):
 
     def stop(self) -> None:
         """After the last build, which is ended where it has not ended by itself."""
-        self._write("answer.json", json.dumps({"abort": True}))
+        for number in range(MAX_INPUTS):
+            if not (self._folder / f"answer{number}.json").exists():
+                self._write(f"answer{number}.json", json.dumps({"abort": True}))
         self._write("aborted", "")
         for thread in self._threads:
             thread.join(120)
@@ -79,12 +82,15 @@ class PlayedJenkins(FakeJenkins):
 
     def _play(self, build: PlayedBuild) -> None:
         script = Xml.fromstring(self.jobs[build.job].xml.removeprefix(RECENT)).findtext("definition/script")
-        shown, answer, aborted = (str(self._folder / each) for each in ("shown.json", "answer.json", "aborted"))
+        inputs = [
+            {"input": {"shown": str(self._folder / f"shown{n}.json"), "file": str(self._folder / f"answer{n}.json")}}
+            for n in range(MAX_INPUTS)
+        ]
         scenario = {
             "jenkinsfile": script,
             "env": {"JOB_NAME": build.job, "BUILD_NUMBER": "1", "BUILD_URL": f"{self.url}/{build.path}"},
             "credentials": self.jobs[build.job.partition("/")[0]].secrets,
-            "script": [{"input": {"shown": shown, "file": answer}}, {"abort": {"file": aborted}}],
+            "script": [*inputs, {"abort": {"file": str(self._folder / "aborted")}}],
         }
         played = self._harness.run(scenario)
         build.log = "\n".join([*played["echo"], *played["unstable"], str(played["error"] or "")])
@@ -92,17 +98,20 @@ class PlayedJenkins(FakeJenkins):
 
     def _watch(self, build: PlayedBuild) -> None:
         """What happens to the build here happens in the harness, and the other way round."""
-        shown = self._folder / "shown.json"
-        eventually("the build asks or ends", lambda: shown.exists() or build.stopped or build.result)
-        if shown.exists():
+        for number in range(MAX_INPUTS):
+            shown = self._folder / f"shown{number}.json"
+            eventually("the build asks or ends", lambda file=shown: file.exists() or build.stopped or build.result)  # type: ignore[misc]
+            if not shown.exists():
+                break
             asked = json.loads(shown.read_text())
-            gate = FakeInput(asked["id"], ("reason",), message=asked["message"])
+            gate = FakeInput(asked["id"], ("reason",), message=asked["message"], description=asked["description"])
             build.inputs.append(gate)
-            eventually("the input is settled or the build ends", lambda: gate.settled or build.stopped or build.result)
-            if gate.settled:
-                ((verb, given),) = gate.answers
-                ends = {"abort": True} if verb == "abort" else {"approver": self.user, **given}
-                self._write("answer.json", json.dumps(ends))
+            eventually("it is settled or the build ends", lambda one=gate: one.settled or build.stopped or build.result)  # type: ignore[misc]
+            if not gate.settled:
+                break
+            ((verb, given),) = gate.answers
+            ends = {"abort": True} if verb == "abort" else {"approver": self.user, **given}
+            self._write(f"answer{number}.json", json.dumps(ends))
         if build.stopped:
             self._write("aborted", "")
 

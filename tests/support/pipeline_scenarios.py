@@ -109,6 +109,28 @@ def approved_elsewhere(here: PipelineScenario) -> None:
     here.controller.eventually(f"the description says: {told}", lambda: told in here.description())
 
 
+def evidence_changes(here: PipelineScenario) -> None:
+    """The rollout is paused and resumed while the gate is open: it is asked again each time, and then answered there."""
+    here.controller.start(here.job)
+    gate = here.controller.input(here.job)
+    rollout = here.rollout()["id"]
+    for verb, is_paused in (("pause", True), ("resume", False)):
+        assert here.api.post(f"/v1/rollouts/{rollout}/{verb}").status_code == 202
+
+        def shown(wanted: bool = is_paused) -> bool:
+            evidence = here.controller.evidence(here.job)
+            return bool(evidence) and ("Paused: " in evidence) == wanted
+
+        here.controller.eventually(f"the gate shows the {verb}", shown)
+    assert here.controller.input(here.job)["id"] == gate["id"], "a click on the first page counts, too"
+    here.controller.approve(here.job, "seen while it was paused")
+    log = here.ends("SUCCESS", "succeeded")
+    assert log.count("The gate opens again. Changed since it was opened:") == 2
+    entries = here.api.call("GET", "/v1/audit").json()["entries"]
+    given = [(entry["by"], entry["reason"]) for entry in entries if entry["action"] == "promote"]
+    assert given == [(here.controller.user, "seen while it was paused")]
+
+
 def refused(here: PipelineScenario) -> None:
     """Somebody aborts the input: the rollout is turned back, and the build ends as aborted after it."""
     here.controller.start(here.job)
