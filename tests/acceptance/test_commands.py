@@ -21,7 +21,7 @@ services:
     expose: ["8080"]
     environment: {SERVICE_MS: "2", ON_SIGTERM: exit, DB_URL: "postgres://shop:secret-value@db/shop"}
     stop_grace_period: 2s
-    deploy: {replicas: 2}
+    deploy: {replicas: 2, update_config: {parallelism: 2}}
     x-tidegate: {listen: "LISTEN", health: {path: /health}, drain_timeout: 5s, keep_images: 1}
   mailer:
     image: tidegate-commands:v1
