@@ -136,6 +136,37 @@ def test_every_repair_and_scaling_is_safe_and_ends_with_exactly_what_is_wanted(c
         assert ended.phase is Phase.SUCCEEDED, "nothing kept it from it"
 
 
+removals = st.builds(
+    Case,
+    seed=st.integers(0, 2**32),
+    kind=st.just(RolloutKind.REMOVE),
+    order=st.sampled_from(list(Order)),
+    worker=st.sampled_from([False, False, True]),
+    old=st.integers(1, 5) | st.just(1),
+    tampered=st.integers(0, 4),
+    crashing=st.sampled_from([False, False, True]),
+    crash=chances,
+    drift=st.sampled_from([0.0, 0.0, 0.02, 0.05]),
+    sick=st.sampled_from([0.0, 0.0, 0.02, 0.1]),
+    stale=st.sampled_from([0.0, 0.5, 1.0]),
+    preview=st.booleans(),
+    rollback_at=st.none() | st.integers(0, 40),
+    pause_at=st.none() | st.integers(0, 30),
+).map(lambda case: sane(replace(case, new=case.old)))
+
+
+@settings(max_examples=EXAMPLES // 4, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(removals)
+def test_every_removal_leaves_nothing_or_is_rolled_back(case: Case) -> None:
+    run = SimulatedRollout(case)
+    ended = run.play()
+    if run.called_off and (case.drift or case.tampered or case.sick):
+        return  # what was other than it should be still is
+    run.world.check_end(ended, {"a-1": case.old}, {})
+    if case.rollback_at is None:
+        assert ended.phase is Phase.SUCCEEDED, "whatever is wrong with the instances, they can be stopped"
+
+
 singletons = st.builds(
     Case,
     seed=st.integers(0, 2**32),

@@ -156,6 +156,8 @@ class SimulatedRollout:
             return drift.make_repair(service, old, "r", 1_000.0)
         if case.kind is RolloutKind.SCALE and old:
             return drift.make_scaling(service, old, case.new, "r", 1_000.0, "ada")
+        if case.kind is RolloutKind.REMOVE and old:
+            return drift.make_removal(service, old, "r", 1_000.0, "ada", live=True)
         return Rollout(
             "r", service.key, old.id if old else None, new.id, planner.make_plan(service, old, new), service.backend,
             1_000.0,
@@ -166,7 +168,11 @@ class SimulatedRollout:
     def _world(self) -> SimulatedEnvironment:
         case = self.case
         most = case.old + case.new if case.kind is RolloutKind.RELEASE else max(case.old, case.new)
-        floor = min(case.old, case.new) - (case.batch if case.order is Order.STOP_FIRST else 0)
+        floor = (
+            0
+            if case.kind is RolloutKind.REMOVE
+            else min(case.old, case.new) - (case.batch if case.order is Order.STOP_FIRST else 0)
+        )
         alone = case.order is Order.STOP_FIRST and case.old <= 1 and case.new == 1
         if case.worker and case.order is Order.STOP_FIRST:
             most = max(case.old, case.new)
@@ -237,7 +243,7 @@ class SimulatedRollout:
             case Mark():
                 self.rollout = apply_mark(self.rollout, decision.mark, world.now)
             case Move():
-                self.called_off = self.rollout.phase is Phase.PENDING
+                self.called_off = self.rollout.phase is Phase.PENDING and not decision.phase.live
                 self.rollout = apply_move(self.rollout, decision, world.now)
             case Analyze():
                 self.rollout = record_verdict(self.rollout, self._verdict(decision))

@@ -20,6 +20,7 @@ from support.store_fixtures import (
 )
 from support.store_group_contract import GroupContract
 from support.store_lease_contract import ClaimContract, FenceContract, SaveContract, SignalContract
+from support.store_lifecycle_contract import LifecycleContract
 from support.store_pruning_contract import PruneContract
 from support.store_stats_contract import StatsContract
 from tidegate.core.model import Signal, SignalKind
@@ -261,6 +262,7 @@ class TokenContract:
 
 
 class StoreContract(
+    LifecycleContract,
     ClaimContract,
     FenceContract,
     SaveContract,

@@ -13,7 +13,8 @@ from tidegate.cli.context import Context, Output
 app = typer.Typer(help="Create, list and delete API tokens.", no_args_is_help=True)
 
 Scopes = Annotated[
-    list[str], typer.Option("--scope", help="read, deploy, promote, rollback, force, freeze, vouch or admin; repeatable.")
+    list[str],
+    typer.Option("--scope", help="read, deploy, promote, rollback, logs, force, freeze, vouch, admin; repeatable."),
 ]
 Services = Annotated[
     list[str] | None, typer.Option("--service", help="Glob for ENVIRONMENT/SERVICE; repeatable. Default: all services.")
