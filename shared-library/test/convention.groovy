@@ -2,6 +2,7 @@
  * Checks the conventions that every step and every class of the library keeps, without exceptions.
  *     groovy -cp shared-library/test/harness:shared-library/src shared-library/test/convention.groovy
  */
+import io.tidegate.Evidence
 import io.tidegate.Keys
 import io.tidegate.Options
 import jenkins.SourceRules
@@ -65,6 +66,37 @@ for (String job in ['shop', 'team/repo/feature%2Ffoo', 'd\u00e9p\u00f4t and more
     mistakes += key.endsWith('#12/Deploy+to+production') ? [] : ["Keys.of loses the build of the job ${job}"]
 }
 mistakes += Keys.of('a' * 300, '1', 's') == Keys.of('b' + 'a' * 299, '1', 's') ? ['Keys.of is the same for two jobs'] : []
+
+// -- the question of a gate ------------------------------------------------------------------------------------------------
+
+Map rolloutOf(String service, String release, Map verdict, String kind) {
+    Map gate = [analyzed: true]
+    return [
+        id: 'r1', service: service, old: 'v1-1', new: release, verdict: verdict, cursor: 0,
+        approval: [kind: kind], steps: [[route: ['v1-1': 1, (release): 1], gate: gate], [route: [(release): 2], gate: gate]],
+    ]
+}
+
+Map verdictOf(String outcome, String reason, String message) {
+    return [outcome: outcome, message: outcome + ': ' + message, findings: [[check: 'errors', outcome: outcome, reason: reason, message: message]]]
+}
+
+String longMessage = 'errors: error rate 0 % (0 of 60) on v5-2 vs 0 % (0 of 104) on v4-1; ' + 'and so on; ' * 30 + 'minimum detectable rate 14 %; more'
+for (String name in ['shop', 'a-service-with-a-very-long-name-' * 4]) {
+    for (String kind in ['approval', 'decision']) {
+        for (Map verdict in [null, verdictOf('PASS', 'ok', longMessage), verdictOf('INCONCLUSIVE', 'few-data', 'x' * 300)]) {
+            for (Map report in [[:], [lost: 0, requests: 0], [lost: 3, requests: 164, peers: [[service: 'prod/web', new: 'v2-1']]]]) {
+                String question = Evidence.question(rolloutOf('prod/' + name, 'v5-2', verdict, kind), report, '')
+                String problem = question.length() > Evidence.MAX_QUESTION ? 'is too long' : question.startsWith('Promote ') ? '' : 'asks nothing'
+                mistakes += problem ? ["the question '${question}' ${problem}"] : []
+                boolean hidden = verdict != null && name == 'shop' && !question.contains(verdict.outcome)
+                mistakes += hidden ? ["the question '${question}' does not show ${verdict.outcome}"] : []
+            }
+        }
+    }
+}
+String whole = Evidence.question(rolloutOf('prod/shop', 'v5-2', verdictOf('PASS', 'ok', longMessage), 'approval'), [lost: 0, requests: 164], '')
+mistakes += whole.contains('0 of 164 requests lost, PASS: ') ? [] : ["the question '${whole}' lacks losses or verdict"]
 
 if (mistakes) {
     mistakes.each { System.err.println(it) }
