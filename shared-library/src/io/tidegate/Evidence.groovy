@@ -26,7 +26,7 @@ class Evidence implements Serializable {
     static String question(Map rollout, Map report, String message) {
         String text = message ?: heading(rollout, report)
         String separator = ' '
-        boolean isShown = false // the verdict is a fact in two lengths
+        boolean isShown = false // the verdict is there in several lengths
         for (String fact in facts(rollout, report)) {
             boolean verdict = rollout.verdict != null && fact.startsWith(rollout.verdict.outcome)
             if (!(verdict && isShown) && text.length() + separator.length() + fact.length() <= MAX_QUESTION) {
@@ -92,10 +92,25 @@ class Evidence implements Serializable {
             facts.add(rollout.steps[rollout.cursor].gate.analyzed ? 'no verdict yet' : 'no checks')
             return facts
         }
+        facts.addAll(verdictFacts(verdict))
+        return facts
+    }
+
+    /** The verdict in several lengths, the longest first; each begins with the outcome. */
+    @NonCPS
+    private static List verdictFacts(Map verdict) {
         Map deciding = decidingFinding(verdict)
-        String result = firstClause(deciding.isEmpty() ? verdict.message : deciding.message)
-        facts.add("${verdict.outcome}: ${result}${detectable(deciding)}".toString())
-        facts.add(deciding.isEmpty() ? verdict.outcome : "${verdict.outcome}: ${shortResult(deciding)}".toString())
+        if (deciding.isEmpty()) {
+            return [verdict.message, verdict.outcome]
+        }
+        boolean named = ['errors', 'latency'].contains(deciding.check) // their messages name what is measured
+        String result = firstClause(named ? Messages.finding(deciding) : deciding.message)
+        int baseline = result.indexOf(' vs ')
+        String candidate = baseline < 0 ? result : result.substring(0, baseline)
+        List facts = []
+        for (String text in [result + detectable(deciding), candidate + detectable(deciding), candidate, shortResult(deciding)]) {
+            facts.add(verdict.outcome + ': ' + text)
+        }
         return facts
     }
 
