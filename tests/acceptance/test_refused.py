@@ -84,7 +84,7 @@ def refuse_what_cannot_work(shop: DemoStack) -> None:
             (deploy(shop, *NO_HEALTH), "Cannot determine readiness"),
             (deploy(shop, *NO_LISTEN), "listen"),
             (deploy(shop, *WITH_NETWORK), "Network nowhere not found"),
-            (deploy(shop, *WITH_VOLUME), "External volume tidegate-nowhere not found"),
+            (deploy(shop, *WITH_VOLUME), "Volume tidegate-nowhere not found"),
             (deploy(shop, name="cart"), f"{shop.environment}/shop listens on {shop.listen}"),
             (deploy(shop, name="cart", LISTEN=f"127.0.0.1:{shop.state.ports['prometheus']}"), "Choose another `listen`"),
         )

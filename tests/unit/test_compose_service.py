@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tidegate.compose.backend import ROUTE_PATTERN
 from tidegate.compose.service import parse_service
 from tidegate.compose.yaml import load
 from tidegate.core.container import Health
@@ -360,6 +362,31 @@ def test_the_names_of_the_variables_that_were_used() -> None:
     given = {"IMAGE": "shop:v1", "TOKEN": "secret", "X": "x", "NO": "n"}
     shop = parse_service(document, "shop", "demo", given)
     assert shop.source.variables == ("IMAGE", "TOKEN")
+
+
+@pytest.mark.parametrize(
+    ("name", "route"),
+    [
+        ("web_app", "web_app"),
+        ("Web.App", "Web.App"),
+        ("web_preview", "web-preview-[0-9a-f]{8}"),
+        ("web_on_8001", "web-on-8001-[0-9a-f]{8}"),
+        ("tidegate_web", "tidegate-web-[0-9a-f]{8}"),
+        ("w" * 63, "w{31}-[0-9a-f]{8}"),
+    ],
+)
+def test_a_name_that_compose_takes_is_kept_and_the_route_is_one_that_proxies_take(name: str, route: str) -> None:
+    service = parse_service({"services": {name: SMALL}}, name, "demo", {})
+    assert service.name == name
+    assert service.backend is not None
+    assert re.fullmatch(route, service.backend.name)
+    assert ROUTE_PATTERN.fullmatch(service.backend.name)
+
+
+@pytest.mark.parametrize("name", ["", "_web", "a/b", "w" * 64, "wéb"])
+def test_a_name_that_compose_does_not_take(name: str) -> None:
+    with pytest.raises(InvalidSpec, match="at most 63 characters"):
+        parse_service({"services": {name: SMALL}}, name, "demo", {})
 
 
 def test_all_mistakes_at_once() -> None:
