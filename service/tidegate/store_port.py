@@ -9,6 +9,7 @@ from typing import Protocol
 from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.verdict import Verdict
 from tidegate.clock import Time
+from tidegate.core.build_queue import Turn, WaitingBuild
 from tidegate.core.build_watch import BuildWatch
 from tidegate.core.container import Container
 from tidegate.core.model import Event, Release, Rollout, Service, Signal
@@ -263,6 +264,14 @@ class Store(EngineStore, Protocol):
 
     def postpone_delivery(self, rollout: str, due: Time, *, failed: bool) -> None:
         """Postpone the next delivery until `due`."""
+
+    def take_turn(self, asking: WaitingBuild) -> Turn:
+        """Queue a build that wants to deploy, or keep its place; it loses the place when it does not ask again in time.
+        With `supersede`, the rollout of an older build of the job that waits for a person is rolled back. Raises
+        `Superseded`, `Refused`."""
+
+    def leave_queue(self, service: str, job: str, number: int) -> None:
+        """The build waits no longer."""
 
     def next_build_watch(
         self, ttl_seconds: float, environment: str = "", without: Collection[str] = ()

@@ -347,3 +347,37 @@ def test_a_failed_hook_is_reported_with_its_output(jenkins: Jenkins) -> None:
     text = jenkins.expect("deploy: rolled back, a hook failed", jenkins.build(deploy()), "FAILURE")
     assert "pre_promote failed: exit status 3" in text
     assert "pre_promote says hello" in text
+
+
+# -- while another rollout is live ---------------------------------------------------------------------------------------
+
+
+def test_a_build_waits_for_its_turn_and_says_where_it_stands(jenkins: Jenkins) -> None:
+    jenkins.build(deploy())
+    live, jenkins.job, jenkins.number = jenkins.waiting()["id"], "team/hotfix", 3
+    jenkins.compose = compose("drain_timeout: 1s")
+
+    poll, before = f"GET /v1/rollouts/{live}/events?after=0&wait=", len(jenkins.api.server.asked)
+
+    def decide() -> None:
+        eventually("it waits", lambda: any(line.startswith(poll) for line in jenkins.api.server.asked[before:]))
+        jenkins.api.post(f"/v1/rollouts/{live}/rollback")
+
+    build = jenkins.build(deploy(onLive="wait", until="end"), meanwhile=decide)
+    text = jenkins.expect("deploy: onLive: 'wait'", build, "SUCCESS")
+    assert f"build 3 of team/hotfix waits to deploy demo/shop: rollout {live} is live. Position 1 of 1." in text
+
+
+def test_a_newer_build_takes_over_and_the_older_one_is_not_built(jenkins: Jenkins) -> None:
+    older = jenkins.build(deploy())
+    jenkins.waiting()
+    first, jenkins.number = jenkins.latest()["id"], 8
+    compose_of_older, jenkins.compose = jenkins.compose, compose("drain_timeout: 1s")
+    newer = jenkins.build(deploy(onLive="supersede", until="end"))
+    jenkins.expect("deploy: onLive: 'supersede'", newer, "SUCCESS")
+    jenkins.number, jenkins.compose = 7, compose_of_older
+    env = {"TIDEGATE_ROLLOUT": older["env"]["TIDEGATE_ROLLOUT"]}
+    again = jenkins.build(("tidegatePromote", {"rollout": env["TIDEGATE_ROLLOUT"], "gate": {"submitter": "ops"}}))
+    text = jenkins.expect("promote: superseded by a newer build", again, "NOT_BUILT")
+    assert "superseded by build 8 of team/shop" in text
+    assert jenkins.api.call("GET", f"/v1/rollouts/{first}").json()["rollback_cause"] == "superseded"

@@ -422,8 +422,9 @@ class SignalContract:
             "resumed",
             "verify_requested",
             "forced",
+            "detached",
         ]
-        assert [each.number for each in told] == [2, 3, 4, 5, 6, 7]
+        assert [each.number for each in told] == [2, 3, 4, 5, 6, 7, 8]
         assert all("eva" in each.message and "because of" in each.message and each.at == clock.now for each in told)
 
     def test_pause_and_resume_set_the_flag_and_each_signal_the_version(self, store: Store, clock: ManualClock) -> None:

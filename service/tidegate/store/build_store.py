@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from sqlalchemy import Connection
+
 from tidegate.clock import Time
+from tidegate.core.build_queue import Turn, WaitingBuild
 from tidegate.core.build_watch import BuildWatch
 from tidegate.core.model import Event
 from tidegate.core.records import AuditEntry, Delivery
-from tidegate.store import build_watches, deliveries, rollouts, signals
+from tidegate.store import build_queue, build_watches, deliveries, rollouts, signals
 from tidegate.store.transactions import Transactions
 
 
 class BuildStore(Transactions):
-    """Deliveries to the CI, and the builds whose rollouts are watched."""
+    """Deliveries to the CI, builds whose rollouts are watched, and builds that wait for their turn."""
 
     def next_delivery(self, ttl_seconds: float, environment: str = "", without: Collection[str] = ()) -> Delivery | None:
         with self._write("find events to deliver") as connection:
@@ -51,3 +54,13 @@ class BuildStore(Transactions):
     def note_build_poll(self, rollout: str) -> None:
         with self._write(f"record a poll of the build of {rollout}") as connection:
             build_watches.note_poll(connection, rollout, self._clock())
+
+    def take_turn(self, asking: WaitingBuild) -> Turn:
+        def take(connection: Connection) -> Turn:
+            return build_queue.take_turn(connection, asking, self._now(connection))
+
+        return self._write_checked(f"queue {asking.build.label}", take)
+
+    def leave_queue(self, service: str, job: str, number: int) -> None:
+        with self._write(f"remove build {number} of {job} from the queue") as connection:
+            build_queue.leave(connection, service, job, number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
 
-from sqlalchemy import Connection, Integer, String, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Integer, String, bindparam, delete, func, insert, select, update
 
 from tidegate.analysis.measurement import Measurement
 from tidegate.analysis.verdict import Verdict
@@ -24,7 +24,17 @@ from tidegate.errors import (
 )
 from tidegate.store import build_watches, deliveries, leases, mapping, services
 from tidegate.store.mapping import AnyRow
-from tidegate.store.tables import events, idempotency, is_live, measurements, releases, rollouts, signals, verdicts
+from tidegate.store.tables import (
+    events,
+    idempotency,
+    is_live,
+    measurements,
+    releases,
+    rollouts,
+    signals,
+    verdicts,
+    waiting_builds,
+)
 from tidegate.store.tables import services as services_table
 
 # Statements of every tick and of every long poll. Each is built once: building one takes SQLAlchemy ten times as long as
@@ -102,6 +112,9 @@ def add(connection: Connection, new: NewRollout, now: Time) -> None:
     if rollout.build is not None:
         deliveries.add(connection, rollout.id, now)
         build_watches.add(connection, rollout.id, now)
+        place, build = waiting_builds.c, rollout.build
+        turn = (place.service == rollout.service, place.job == build.job, place.number == build.number)
+        connection.execute(delete(waiting_builds).where(*turn))
 
 
 def store_answer(connection: Connection, key: Idempotency, now: Time) -> None:

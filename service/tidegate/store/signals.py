@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from sqlalchemy import Connection, and_, insert, or_, select, update
+from sqlalchemy import Connection, Select, and_, insert, or_, select, update
 
 from tidegate.clock import Time
 from tidegate.core.approvals import approval_binding, counts_for_peer
@@ -69,6 +69,11 @@ def record(
             _apply_signal(connection, row, replace(new_signal, step=step, binding=approval_binding(peer)), now)
     record_audit(connection, audit)
     return mapping.rollout_of(changed)
+
+
+def of_kind(rollout: str, kind: SignalKind) -> Select[tuple[int]]:
+    """The numbers of the signals of this kind."""
+    return select(signals.c.number).where(signals.c.rollout == rollout, signals.c.kind == kind.value)
 
 
 def _lock_group(connection: Connection, rollout: str) -> list[AnyRow]:

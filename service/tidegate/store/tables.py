@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Double,
@@ -244,6 +245,19 @@ build_watches = Table(
     Column("ended_at", Double),  # since when the build is known to be over
     Column("unknown", Integer, nullable=False),  # answers in a row that did not say whether it runs
     Column("reported", String, nullable=False),  # the problem that was reported last
+)
+
+#: Builds that wait for their turn to deploy a service, in the order in which they came.
+waiting_builds = Table(
+    "waiting_builds",
+    metadata,
+    Column("sequence", Integer, primary_key=True, autoincrement=True),
+    Column("service", String, nullable=False),
+    Column("job", String, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("policy", String, nullable=False),  # wait or supersede
+    Column("asked_at", Double, nullable=False),  # when the build last asked for its turn
+    UniqueConstraint("service", "job", "number"),
 )
 
 #: Plans of deployments, with the definitions that they are for.

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from flask import Response
 
+from tidegate.core.build_queue import WaitingBuild
 from tidegate.core.records import AuditEntry, Idempotency, NewRollout, ServiceRow
 from tidegate.errors import RolloutInProgress, Superseded
 from tidegate.web import log_setup
@@ -28,6 +29,20 @@ def require_no_live_rollout(row: ServiceRow | None) -> None:
 def _in_progress(detail: str, rollout: str | None) -> ApiProblem:
     """The problem with the ID of the unfinished rollout."""
     return ApiProblem(PROBLEM_TYPES[RolloutInProgress], detail, more={} if rollout is None else {"rollout": rollout})
+
+
+def require_turn(asking: WaitingBuild) -> None:
+    """Raises `ApiProblem` until it is the build's turn to deploy, with its position; the build sends the request again."""
+    try:
+        turn = api().store.take_turn(asking)
+    except Superseded as error:
+        raise ApiProblem(PROBLEM_TYPES[Superseded], error.message) from error
+    if turn.has_come:
+        return
+    api().wake()  # an older build's rollout may have to roll back
+    behind = f"rollout {turn.rollout} is live" if turn.rollout else "an earlier build has its turn"
+    detail = f"{asking.build.label} waits to deploy {asking.service}: {behind}. Position {turn.position} of {turn.waiting}."
+    raise ApiProblem(PROBLEM_TYPES[RolloutInProgress], detail, more={"rollout": turn.rollout, "position": turn.position})
 
 
 def create_rollouts(rollouts: Sequence[NewRollout], key: Idempotency, audit: AuditEntry) -> Response:

@@ -36,6 +36,10 @@ class ProblemView(BaseModel):
     instance: str = Field(description="The request ID, which is also in the server's log.")
     code: str = Field(description="A stable identifier for programs.")
     errors: list[MistakeView] = Field(default=[], description="Every mistake in the request.")
+    position: int | None = Field(
+        default=None,
+        description="With rollout-in-progress and `on_live`: the place of the build in the queue, from 1. Send it again.",
+    )
     rollout: str | None = Field(
         default=None, description="With rollout-in-progress and superseded: the ID of the other rollout."
     )

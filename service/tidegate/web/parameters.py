@@ -59,6 +59,15 @@ class PageQuery(BaseModel):
     cursor: str = Field(default="", description="`next` of the previous page.")
 
 
+class BuildQuery(BaseModel):
+    """A build that waits for its turn."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    job: Word = Field(min_length=1, max_length=500, description="The full name of the job.")
+    number: int = Field(ge=1, le=2**53, description="The build number.")
+
+
 class QuarantineQuery(BaseModel):
     """Which releases in quarantine."""
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from tidegate import text
 from tidegate.compose.files import MAX_FILES, relative_name
 from tidegate.core.build import BuildEndPolicy
+from tidegate.core.build_queue import LivePolicy
 from tidegate.core.image_reference import IMAGE_PATTERN, MAX_IMAGE_CHARS
 
 MAX_REPLICAS = 1000  # as in a Compose file
@@ -182,6 +183,11 @@ class DeployBody(DefinitionBody):
     )
     build: BuildBody | None = Field(
         default=None, description="The build to report progress to; older builds of its job are refused afterwards."
+    )
+    on_live: Annotated[LivePolicy, Field(strict=False)] = Field(
+        default=LivePolicy.FAIL,
+        description="With `build`, while a rollout of the service is live: `fail`, `wait` (send the request again until it"
+        " is the build's turn), or `supersede` (also roll back an older build of the job that waits for a person).",
     )
     on_behalf_of: Person
     force: bool = Field(

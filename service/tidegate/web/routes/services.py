@@ -11,10 +11,11 @@ from flask import Response
 from tidegate.app import deployments, drift_repair, groups, plans, removal, repeats
 from tidegate.app.context import RolloutRequest
 from tidegate.core.build import Build
+from tidegate.core.build_queue import LivePolicy, WaitingBuild
 from tidegate.core.model import Service, Signal, SignalKind
 from tidegate.core.records import NewRollout, ServiceRow
 from tidegate.core.routing import RouterState
-from tidegate.errors import AlreadyRolledBack, DriverError, VersionConflict
+from tidegate.errors import AlreadyRolledBack, DriverError, InvalidSpec, Problem, VersionConflict
 from tidegate.web import log_setup
 from tidegate.web.api import (
     api,
@@ -23,13 +24,14 @@ from tidegate.web.api import (
     require_version,
     respond,
 )
-from tidegate.web.creation import create_rollouts, replay, require_no_live_rollout
+from tidegate.web.creation import create_rollouts, replay, require_no_live_rollout, require_turn
 from tidegate.web.definitions import compose_input, find_missing_data, find_service, requested_services
 from tidegate.web.errors import PROBLEM_TYPES, ApiProblem
 from tidegate.web.identity import identify_requester, require_for_group, require_reason
 from tidegate.web.openapi import blueprint, problems
 from tidegate.web.pagination import decode_cursor, decode_number, encode_cursor, rollouts_page, with_next_link
 from tidegate.web.parameters import (
+    BuildQuery,
     KeyHeader,
     OptionalKeyHeader,
     PageQuery,
@@ -204,8 +206,14 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
     if body.plan:
         plans.require_planned(api(), body.plan, path.key, members)
     build = None if body.build is None else Build(**body.build.model_dump())
+    if build is None and body.on_live is not LivePolicy.FAIL:
+        raise InvalidSpec([Problem("on_live", "requires `build`: only a build can wait for its turn")])
     if build is None:
         require_no_live_rollout(row)  # with a build, the store first checks for a newer build
+    elif body.on_live is not LivePolicy.FAIL:
+        if body.on_live is LivePolicy.SUPERSEDE:
+            principal().require("rollback", path.key)
+        require_turn(WaitingBuild(path.key, build, body.on_live, by.by, by.via))
     request = RolloutRequest(by.by, by.via, body.reason, build, body.force)
     names = [member.name for member in members]
     rollouts = [
@@ -215,6 +223,14 @@ def deploy(path: ServicePath, header: KeyHeader, body: DeployBody) -> Response:
     action = "deploy by force" if body.force else "deploy"
     audit = by.audit(action, path.key, body.reason, rollouts[0].rollout.id, build)
     return create_rollouts(groups.form_group(rollouts), key, audit)
+
+
+@bp.delete("/services/<environment>/<service>/queue", responses={"204": None, **problems(404)})
+def leave_queue(path: ServicePath, query: BuildQuery) -> Response:
+    """End the wait of a build for its turn. Succeeds if it does not wait."""
+    principal().require("deploy", path.key)
+    api().store.leave_queue(path.key, query.job, query.number)
+    return Response(status=204)
 
 
 def _with_missing_data(new: NewRollout, service: Service) -> NewRollout:

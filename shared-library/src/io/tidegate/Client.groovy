@@ -80,6 +80,10 @@ class Client implements Serializable {
         return request('POST', path, body, key)
     }
 
+    Map delete(String path) {
+        return request('DELETE', path, null, '')
+    }
+
     /** The body of a successful response. Any other response fails the build. */
     Map requireBody(Map response) {
         if (response.status >= 300) {

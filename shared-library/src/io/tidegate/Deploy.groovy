@@ -32,6 +32,9 @@ class Deploy implements Serializable {
         try {
             String path = Keys.servicePath(session.options.service) + '/rollouts'
             Map response = session.client.post(path, body, session.key(''))
+            if (session.options.onLive != 'fail') {
+                response = new Turn(session).take(response) { session.client.post(path, body, session.key('')) }
+            }
             return response.status < 300 ? response.body : attach(response)
         } catch (FlowInterruptedException interruption) {
             abandonStarted()
@@ -53,6 +56,9 @@ class Deploy implements Serializable {
             body.compose = compose
             body.variables = Messages.asText(options.variables)
             body.files = files(options)
+        }
+        if (options.onLive != 'fail') {
+            body.on_live = options.onLive
         }
         if (options.image != null) {
             body.image = options.image

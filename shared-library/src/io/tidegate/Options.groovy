@@ -27,12 +27,12 @@ class Options implements Serializable {
         List<String> release = ['service', 'file', 'compose', 'files', 'image', 'variables', 'force', 'reason', 'onBehalfOf']
         List<String> common = ['server', 'credentials', 'stage', 'patience']
         switch (step) {
-            case 'tidegateDeploy': return release + ['until', 'onAbort', 'onBuildEnd', 'archive'] + common
+            case 'tidegateDeploy': return release + ['until', 'onLive', 'onAbort', 'onBuildEnd', 'archive'] + common
             case 'tidegateVerify': return ['rollout', 'wait', 'reason', 'onAbort', 'archive'] + common
             case 'tidegatePromote':
                 return ['rollout', 'gate', 'until', 'reason', 'onBehalfOf', 'onAbort', 'archive'] + common
             case 'tidegateRollback': return ['rollout', 'service', 'reason', 'onBehalfOf', 'archive'] + common
-            default: return release + ['gate', 'wait', 'onAbort', 'onBuildEnd', 'archive'] + common
+            default: return release + ['gate', 'wait', 'onLive', 'onAbort', 'onBuildEnd', 'archive'] + common
         }
     }
 
@@ -71,7 +71,7 @@ class Options implements Serializable {
     private static Map defaults(String step, Map env) {
         Map values = [
             server: env.server, credentials: 'tidegate-token', stage: env.stage ?: step, patience: 300, onAbort: 'rollback',
-            variables: [:], files: [], reason: '', force: false, archive: false, wait: 600,
+            onLive: 'fail', variables: [:], files: [], reason: '', force: false, archive: false, wait: 600,
             until: step == 'tidegateDeploy' ? 'approval' : 'end',
         ]
         List<String> ofRollout = ['tidegateVerify', 'tidegatePromote'] // tidegateRollback: all rollouts of the build
@@ -87,6 +87,8 @@ class Options implements Serializable {
                 return value instanceof Integer && value >= 0 ? '' : name + ': expected a whole number of seconds, not ' + value
             case 'onAbort':
                 return oneOf(name, value, ['rollback', 'detach'])
+            case 'onLive':
+                return oneOf(name, value, ['fail', 'wait', 'supersede'])
             case 'onBuildEnd':
                 return oneOf(name, value, ['rollback', 'pause', 'detach'])
             case 'until':

@@ -25,6 +25,9 @@ class Outcome implements Serializable {
         if (rollout.phase == 'succeeded') {
             return succeed(rollout)
         }
+        if (rollout.phase == 'rolled_back' && rollout.rollback_cause == 'superseded') {
+            script.currentBuild.result = 'NOT_BUILT' // by a newer build, which the reason names
+        }
         if (Rollouts.finished(rollout)) {
             script.error(failure(rollout))
         }

@@ -24,6 +24,7 @@ TABLES = (
     "freezes",
     "audit",
     "build_watches",
+    "waiting_builds",
     "deliveries",
     "plans",
     "engines",
@@ -275,6 +276,17 @@ def _builds() -> None:
         sa.PrimaryKeyConstraint("rollout", name="pk_build_watches"),
     )
     op.create_index("ix_build_watches_due", "build_watches", ["due"])
+    op.create_table(
+        "waiting_builds",
+        sa.Column("sequence", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("service", sa.String(), nullable=False),
+        sa.Column("job", sa.String(), nullable=False),
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("policy", sa.String(), nullable=False),
+        sa.Column("asked_at", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("sequence", name="pk_waiting_builds"),
+        sa.UniqueConstraint("service", "job", "number", name="uq_waiting_builds_service"),
+    )
     op.create_table(
         "deliveries",
         sa.Column("rollout", sa.String(), nullable=False),
