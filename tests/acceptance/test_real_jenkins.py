@@ -71,6 +71,7 @@ def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PipelineSce
     [
         pipeline_scenarios.approved_elsewhere,
         pipeline_scenarios.evidence_changes,
+        pipeline_scenarios.approved_in_jenkins,
         pipeline_scenarios.refused,
         pipeline_scenarios.aborted,
     ],

@@ -49,6 +49,7 @@ def here(request: pytest.FixtureRequest, fake: PlayedJenkins, tmp_path: Path) ->
     [
         pipeline_scenarios.approved_elsewhere,
         pipeline_scenarios.evidence_changes,
+        pipeline_scenarios.approved_in_jenkins,
         pipeline_scenarios.refused,
         pipeline_scenarios.aborted,
     ],

@@ -15,6 +15,8 @@ from support.wait import eventually
 
 CHECKED = "approval: {after: [1]}, drain_timeout: 1s, healthy_deadline: 30m, bake: 1s, interval: 1s, on_inconclusive: pause"
 CHECKS = "checks: [{name: slow, query: slow_seconds, max: 0.5, min_samples: 1}]"
+REASON = "read it, <b>fine</b> & 'good'"
+MAX_HEADING = 160
 JENKINSFILE = """\
 @Library('NAME') _
 stage('Deploy') {
@@ -24,7 +26,7 @@ stage('Verify') {
     tidegateVerify server: 'SERVER', wait: 60
 }
 stage('Promote') {
-    tidegatePromote server: 'SERVER', gate: [timeout: '20m', message: 'To production?']
+    tidegatePromote server: 'SERVER', gate: [message: 'To production?']
 }
 """
 
@@ -131,12 +133,30 @@ def evidence_changes(here: PipelineScenario) -> None:
     assert given == [(here.controller.user, "seen while it was paused")]
 
 
+def approved_in_jenkins(here: PipelineScenario) -> None:
+    """Somebody reads the gate and clicks on Promote: what was shown can be read, and who approved is recorded."""
+    here.controller.start(here.job)
+    gate = here.controller.input(here.job)["input"]
+    assert len(gate["message"]) <= MAX_HEADING
+    assert "\n" not in gate["message"], "a heading, in which lines collapse"
+    (reason,) = gate["parameters"]
+    shown = [line.removeprefix("• ").partition(":")[0] for line in reason["description"].split("\n")]
+    assert {"Release", "Traffic", "Requests", "Verdict", "Image", "Details"} <= set(shown)
+    here.controller.approve(here.job, REASON)
+    log = here.ends("SUCCESS", "succeeded")
+    table = log.partition("waits for an approval\n")[2]
+    assert here.rollout()["links"]["self"] in table, "the evidence is in the log, too, with a link"
+    entries = here.api.call("GET", "/v1/audit").json()["entries"]
+    assert [(one["by"], one["reason"]) for one in entries if one["action"] == "promote"] == [(here.controller.user, REASON)]
+
+
 def refused(here: PipelineScenario) -> None:
     """Somebody aborts the input: the rollout is turned back, and the build ends as aborted after it."""
     here.controller.start(here.job)
     here.controller.refuse(here.job)
     log = here.ends("ABORTED", "rolled_back")
     assert "rejected in Jenkins" in log
+    assert here.api.call("GET", "/v1/quarantine").json()["releases"] == [], "nothing was found in the image"
 
 
 def aborted(here: PipelineScenario) -> None:
@@ -150,7 +170,7 @@ def aborted(here: PipelineScenario) -> None:
 
 
 def restarted(here: PipelineScenario, restart: Callable[[], None]) -> None:
-    """Jenkins is restarted, or killed, while a release does not stand yet, and again while the gate waits."""
+    """Jenkins is restarted, or killed, in each stage: while the release starts, at the gate, and after the approval."""
     here.api.world.never_ready.add("v2-2")
     here.controller.start(here.job)
     here.rollout()
@@ -159,5 +179,10 @@ def restarted(here: PipelineScenario, restart: Callable[[], None]) -> None:
     before = here.controller.input(here.job)["id"]
     restart()
     assert here.controller.input(here.job)["id"] == before, "the same input, as it was"
-    here.approve()
-    here.ends("SUCCESS", "succeeded")
+    here.api.world.never_ready.add("v2-2")
+    here.controller.approve(here.job, REASON)
+    here.controller.eventually("the service has the approval", lambda: here.rollout()["approval"] is None)
+    restart()
+    here.api.world.never_ready.clear()
+    log = here.ends("SUCCESS", "succeeded")
+    assert "No response from Tidegate" not in log, "the service has always responded"
