@@ -475,7 +475,7 @@ NOTED: dict[Callable[[Framework], Folder], set[str]] = {
     desk: {"build", "container_name", "ports", "profiles"},
     with_database: {"ports", "profiles"},
     with_worker: {"profiles"},
-    with_own_proxy: {"profiles"},
+    with_own_proxy: {"networks", "profiles"},
     stack: {
         "deploy.labels",
         "deploy.placement",

@@ -22,7 +22,7 @@ from tidegate.compose.jobs import JobReader
 from tidegate.compose.ports import read_ports
 from tidegate.compose.reader import Findings, Reader, boolean, format_value, integer, one_of
 from tidegate.compose.units import parse_duration, parse_share
-from tidegate.compose.unsupported import NO_PROFILE, reject_unsupported
+from tidegate.compose.unsupported import note_neighbours, reject_unsupported
 from tidegate.compose.worker import check_worker, read_singleton, read_worker, read_worker_health, read_worker_port
 from tidegate.core.compose import ComposeSource
 from tidegate.core.container import Container
@@ -87,6 +87,7 @@ def parse_service(
         problems += [problem for problem in schema(checked) if not any(_is_same_place(problem, one) for one in problems)]
     if problems:
         raise InvalidSpec(sorted(set(problems), key=lambda problem: problem.path))
+    note_neighbours(root, extracted)
     notes = tuple(sorted(dict.fromkeys(findings.notes), key=lambda note: note.field))
     source = ComposeSource(extracted.project, tuple(dict.fromkeys(jobs.others)), variables.used, notes)
     return replace(result, source=source, depends_on=depends_on.ours, hooks={**jobs.jobs, **result.hooks})
@@ -167,8 +168,6 @@ def _read_monitor(own: Reader, update: Reader, *, is_waited_for: bool) -> tuple[
 def _finish(root: Reader, deploy: Reader, update: Reader, own: Reader, service: Service, batches: int) -> None:
     _check_consistency(root, own, update, service, batches)
     reject_unsupported(root, deploy)
-    if service.container.project and not root.values.get("profiles"):
-        root.note("profiles", NO_PROFILE)
     Reader.finish_all(update, deploy, own, root)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from tidegate.compose.document import ServiceDocument
 from tidegate.compose.reader import Reader, one_of
 
 HOST = "it gives the container access to the host"
@@ -47,8 +48,9 @@ UNSUPPORTED = {
 SETTINGS_RESTART = "containers are restarted as the settings of the environment say"
 NO_PROFILE = (
     "is not set: docker compose up and down, without names of services, also replace or remove Tidegate's containers; "
-    "add profiles: [tidegate] to keep them apart"
+    "add profiles: [tidegate]"
 )
+BYPASS = "one that is not ready or is being stopped; use the address of Tidegate's proxy instead"
 IGNORED = {
     "container_name": "a name belongs to one container; Tidegate names each instance",
     "links": "services are reached by their names on the networks that they share",
@@ -65,6 +67,17 @@ IGNORED_DEPLOY = {
     "restart_policy": SETTINGS_RESTART,
     "rollback_config": "a rollback is one switch of the proxy, without batches",
 }
+
+
+def note_neighbours(root: Reader, document: ServiceDocument) -> None:
+    """Say what the services that `docker compose` runs mean for this one, and what its commands do to it."""
+    names = [name for name, after in document.after.items() if document.service in after and name not in document.ours]
+    callers = " and ".join(names)
+    if document.project and not root.values.get("profiles"):
+        fix = f", and required: false to depends_on of {callers}" if callers else ""
+        root.note("profiles", f"{NO_PROFILE}{fix}, to keep them apart")
+    if callers:
+        root.note("networks", f"{callers} may reach instances by the name {document.service}, also {BYPASS}")
 
 
 def reject_unsupported(root: Reader, deploy: Reader) -> None:
