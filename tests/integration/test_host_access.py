@@ -9,7 +9,7 @@ import pytest
 
 from support.api import SHOP, RunningApi, running
 from tidegate.compose import loader
-from tidegate.compose.host_access import HostAccess, find_denied
+from tidegate.compose.host_access import HostAccess, find_denied, without_denied_default
 from tidegate.errors import InvalidSettings
 from tidegate.settings import (
     DriverSettings,
@@ -209,6 +209,22 @@ def test_a_folder_that_may_be_read_is_neither_written_nor_relabelled(volume: str
 )
 def test_there_is_no_way_round_a_folder(source: str) -> None:
     assert problems(f"volumes: ['{source}:/x']", HostAccess(host_mounts=("/srv/data", "/srv/logs/*")))
+
+
+def test_the_default_network_is_left_out_where_it_may_not_be_joined() -> None:
+    """Nobody asked for it, so it is no reason to refuse the file; a network that the file names is."""
+    job = "  migrate: {image: 'shop:v1', command: x}\nvolumes:"
+    keys = "depends_on: {migrate: {condition: service_completed_successfully}}"
+    service = loader.load_service(text(keys).replace("volumes:", job, 1), "shop", "demo", {})
+    assert [network.name for network in service.container.naming.networks] == ["team_default"]
+    assert find_denied(service, HostAccess()) == []
+    left = without_denied_default(service, HostAccess())
+    (hook,) = left.hooks.values()
+    assert hook.container is not None
+    assert (left.container.naming.networks, hook.container.naming.networks) == ((), ())
+    assert left.source.notes[-1].field == "services.shop.networks"
+    assert "joining team_default is not allowed in this environment" in left.source.notes[-1].message
+    assert without_denied_default(service, HostAccess(networks=("team_*",))) == service
 
 
 def test_what_stays_in_the_container_needs_no_leave() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
@@ -78,21 +78,37 @@ def find_denied(service: Service, allowed: HostAccess) -> list[Problem]:
 
 
 def without_denied_default(service: Service, allowed: HostAccess) -> Service:
-    """The service without its project's default network, and with a note, if it may not join that. The file does not ask
-    for it, so it is no reason to refuse the file."""
-    naming = service.container.naming
-    denied = [
-        network
-        for network in naming.networks
-        if network.origin is NetworkOrigin.OPTIONAL and not _matches(network.name, _globs(service, allowed.networks))
-    ]
+    """The service without its project's default network, and with a note, if it and its jobs may not join that. The file
+    does not ask for it, so it is no reason to refuse the file."""
+    globs = _globs(service, allowed.networks)
+    jobs = {name: hook.container for name, hook in service.hooks.items() if hook.container is not None}
+    denied = {
+        network.name
+        for container in (service.container, *jobs.values())
+        for network in container.naming.networks
+        if network.origin is NetworkOrigin.OPTIONAL and not _matches(network.name, globs)
+    }
     if not denied:
         return service
-    naming = replace(naming, networks=tuple(network for network in naming.networks if network not in denied))
     place = f"services.{service.name}.networks"
-    notes = [Note(place, _denial_message(f"joining {network.name}", "networks", allowed.networks)) for network in denied]
-    source = replace(service.source, notes=(*service.source.notes, *notes))
-    return replace(service, container=replace(service.container, naming=naming), source=source)
+    notes = [Note(place, _denial_message(f"joining {name}", "networks", allowed.networks)) for name in sorted(denied)]
+    left = {name: replace(service.hooks[name], container=_outside(job, denied)) for name, job in jobs.items()}
+    return replace(
+        service,
+        container=_outside(service.container, denied),
+        hooks={**service.hooks, **left},
+        source=replace(service.source, notes=(*service.source.notes, *notes)),
+    )
+
+
+def _outside(container: Container, networks: Collection[str]) -> Container:
+    """The container without optional networks of these names."""
+    kept = tuple(
+        network
+        for network in container.naming.networks
+        if network.origin is not NetworkOrigin.OPTIONAL or network.name not in networks
+    )
+    return replace(container, naming=replace(container.naming, networks=kept))
 
 
 def find_long_stop(service: Service, max_seconds: float) -> list[Problem]:
