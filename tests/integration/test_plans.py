@@ -14,6 +14,8 @@ from support.command import Run, command
 from tidegate.analysis.queries import Series
 from tidegate.cli.exit_codes import ExitCode
 from tidegate.clock import Window
+from tidegate.core.phases import Phase
+from tidegate.core.rollback_cause import RollbackCause
 
 
 @pytest.fixture
@@ -146,6 +148,23 @@ def test_a_bake_that_is_too_short_is_a_warning(api: RunningApi) -> None:
     api.world.answer = lambda query, window: ()
     (service,) = plan(api, options=checks)["services"]
     assert any("Whether the bake is long enough is unknown" in warning for warning in service["warnings"])
+
+
+def test_a_tag_that_was_rolled_back_is_a_warning(api: RunningApi) -> None:
+    api.finish("v1")
+    rollout = api.deploy("v2")
+    claim = api.wiring.store.claim("test", 30.0)
+    assert claim is not None
+    api.wiring.store.set_digest("demo/shop", "v2-2", f"sha256:{'2' * 64}", claim.fence, rollout["id"])
+    api.wiring.store.release(claim, 0.0)
+    api.save(rollout["id"], Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK, rollback_cause=RollbackCause.CHECKS)
+
+    def risks(version: str, options: str = "drain_timeout: 1s") -> list[str]:
+        (service,) = plan(api, version, options)["services"]
+        return [warning for warning in service["warnings"] if "was rolled back" in warning]
+
+    assert "as v2-2" in risks("v2")[0]
+    assert risks("v3") == risks("v1") == []
 
 
 def test_a_key_that_is_ignored_is_a_note(api: RunningApi) -> None:

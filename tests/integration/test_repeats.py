@@ -12,6 +12,7 @@ from support.api import SHOP, RunningApi, compose, running
 from support.command import Run, command
 from tidegate.cli.exit_codes import ExitCode
 from tidegate.core.phases import Phase
+from tidegate.core.rollback_cause import RollbackCause
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_a_retry_of_a_quarantined_release_needs_force(api: RunningApi) -> None:
     assert claim is not None
     store.set_digest("demo/shop", "v2-2", f"sha256:{'2' * 64}", claim.fence, rollout["id"])
     store.release(claim, 0.0)
-    api.save(rollout["id"], Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK)
+    api.save(rollout["id"], Phase.RUNNING, Phase.ROLLING_BACK, Phase.ROLLED_BACK, rollback_cause=RollbackCause.CHECKS)
     refused = api.post(f"/v1/rollouts/{rollout['id']}/retry")
     assert (refused.status_code, refused.json()["code"]) == (409, "quarantined")
     body = {"force": True, "reason": "the database was down"}

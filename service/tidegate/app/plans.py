@@ -9,6 +9,7 @@ from tidegate.app import deployments
 from tidegate.app.context import AppContext
 from tidegate.core import planner
 from tidegate.core.changes import find_changes
+from tidegate.core.image_reference import ImageReference
 from tidegate.core.model import Release, Service
 from tidegate.core.plan import Plan
 from tidegate.core.records import PlannedService, ServiceRow
@@ -37,6 +38,21 @@ def find_refusals(
         except Refused as error:
             yield error
     yield from context.store.find_conflicts(service)
+
+
+def find_quarantine_risk(context: AppContext, service: Service) -> list[str]:
+    """A warning if the image of the service is a tag that was rolled back with this configuration: whether it still means
+    the same image is known only when the rollout starts, and then refuses it."""
+    if ImageReference.parse(service.image).pinned:
+        return []
+    for row in context.store.releases(service.key):
+        release = row.release
+        if (release.image, release.container) != (service.image, service.container) or not release.digest:
+            continue
+        if context.store.find_quarantined(service.key, release.digest, service.container) is not None:
+            text = f"{service.image} was rolled back with this configuration, as {release.id}. If the tag still means that"
+            return [f"{text} image, the rollout is refused: lift the quarantine, or deploy another image."]
+    return []
 
 
 def live_release(context: AppContext, key: str) -> Release | None:

@@ -39,7 +39,7 @@ def validate(path: ServicePath, body: ServiceBody) -> Response:
     return respond(ValidationView(valid=not conflicts, problems=found, warnings=warnings, notes=notes))
 
 
-@bp.post("/services/<environment>/<service>/plan", responses={"200": PlanView, **problems(400, 404, 413, 415)})
+@bp.post("/services/<environment>/<service>/plan", responses={"200": PlanView, **problems(400, 404, 413, 415, 502)})
 def plan(path: ServicePath, body: PlanBody) -> Response:
     """What a deployment would do: its steps, its differences from the live release, and everything that would refuse it.
 
@@ -87,5 +87,6 @@ def _find_warnings(service: Service) -> list[str]:
     """What needs attention in the definition, and what is already known of its checks and its image."""
     warnings = [*service.warnings, *find_missing_data(service), *find_short_bake(service)]
     if not ImageReference.parse(service.image).pinned:
+        warnings += plans.find_quarantine_risk(api(), service)
         warnings.append(f"{service.image} is a tag: it is resolved only when the rollout starts.")
     return warnings
