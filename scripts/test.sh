@@ -53,7 +53,7 @@ done
 # processes, for deadlines. So three of the others follow each of them. Of both, the longest come first, or they would be alone
 # at the end; the lists are in the order of measured times, and files that they do not name are short.
 STORIES=(outages drift_repair killed_proxy demo killed_engine two_engines chaos blue_green health soak refused zero_downtime
-    discovery queue_workers one_writer)
+    discovery queue_workers one_writer import)
 OTHERS=(contract/test_haproxy_crash integration/test_secrets_stay contract/test_malformed_responses
     integration/test_engine_process integration/test_api_hostile integration/test_cli integration/test_api_server
     integration/test_store_processes integration/test_jenkins_codenarc contract/test_envoy_crash contract/test_docker

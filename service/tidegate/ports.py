@@ -13,7 +13,7 @@ from typing import Protocol
 from tidegate.analysis.queries import Series
 from tidegate.clock import Time, Window
 from tidegate.core.build import Build, BuildState
-from tidegate.core.compose import ComposeContainer
+from tidegate.core.compose import Adoption, ComposeContainer
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.image_reference import PinnedImage
 from tidegate.core.logs import InstanceLog
@@ -68,6 +68,10 @@ class Platform(Protocol):
 
         `max_restarts`: an instance that is not ready and has restarted more often is `failed`; one that has restarted
         as often or less is `starting`. A host that does not respond is an error, never an empty result."""
+
+    def adopt(self, service: str, adopted: Adoption | None) -> None:
+        """From now on, these containers of `docker compose` count as instances of the service; None: none do. Every process
+        that reads the instances has to say so."""
 
     def start(self, release: Release, ordinals: Collection[int]) -> None:
         """Create and start instances concurrently, without waiting until they are ready. Ordinals that exist and are not

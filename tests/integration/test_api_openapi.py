@@ -68,7 +68,9 @@ def test_what_is_needed_is_marked_so(api: RunningApi) -> None:
         if parameter["in"] == "header" and parameter["required"]
     }
     assert needed == {
-        ("deploy", "Idempotency-Key"), ("rollback_service", "Idempotency-Key"),
+        ("deploy", "Idempotency-Key"),
+        ("import_service", "Idempotency-Key"),
+        ("release_service", "Idempotency-Key"), ("rollback_service", "Idempotency-Key"),
         ("scale_service", "Idempotency-Key"), ("repair_service", "Idempotency-Key"),
         ("restart_service", "Idempotency-Key"), ("retry", "Idempotency-Key"),
     }  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Any
 from tidegate.analysis.queries import Series
 from tidegate.clock import Time, Window
 from tidegate.core import planner
-from tidegate.core.compose import ComposeContainer
+from tidegate.core.compose import Adoption, ComposeContainer
 from tidegate.core.container import Container
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.image_reference import PinnedImage
@@ -88,6 +88,7 @@ class FakeEnvironment:
     proxy_ended: bool = False  # the next look starts it
     in_flight: dict[str, int] = field(default_factory=dict)  # by release: what a member has when it leaves the route
     fences: dict[str, int] = field(default_factory=dict)
+    adopted: dict[str, Adoption | None] = field(default_factory=dict)  # by service
     requests: int = 0
     answer: Callable[[str, Window], tuple[Series, ...]] = lambda query, window: ()
     count: int = 0
@@ -154,6 +155,9 @@ class FakePlatform:
     def find_digest(self, release: Release) -> str:
         self._world.did("find_digest")
         return self._world.pinned.get(release.image, PinnedImage(digest(release.image))).digest
+
+    def adopt(self, service: str, adopted: Adoption | None) -> None:
+        self._world.adopted[service] = adopted
 
     def instances(self, service: str, max_restarts: int = DEFAULT_MAX_RESTARTS) -> tuple[Instance, ...]:
         self._world.did("instances")

@@ -12,7 +12,7 @@ from tidegate.app.context import AppContext, RolloutRequest
 from tidegate.clock import Time, new_id
 from tidegate.compose.host_access import HostAccess, find_denied, find_long_stop, without_denied_default
 from tidegate.compose.loader import ComposeInput, read_service
-from tidegate.core import planner
+from tidegate.core import drift, planner
 from tidegate.core.compose import unmet_reason
 from tidegate.core.event_kinds import EventKind
 from tidegate.core.image_reference import ImageReference
@@ -27,6 +27,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.phases import Phase
 from tidegate.core.plan import Plan
+from tidegate.core.port_handover import hand_over_port, keep_adopted
 from tidegate.core.records import NewRollout, ReleaseRow, ServiceRow
 from tidegate.errors import (
     AlreadyRolledBack,
@@ -146,11 +147,19 @@ def deploy_new(
     """A rollout from the live release to a new one of `service`; `group` are the services of its group. `digest` is what
     its image was resolved to before; empty: it is resolved when the rollout starts. Raises `DependencyMissing`."""
     require_dependencies(context, service, group)
+    if row is not None:
+        service = _with_adopted(context, row, service)
     old = None if row is None or row.live is None else context.store.get_release(service.key, row.live).release
     new = replace(new_release(context.store, service, service.image), digest=digest)
     plan = planner.make_plan(service, old, new)
     message = f"rollout to {new.id} ({new.image}) {request.description}"
     return new_rollout(service, old, new, plan, service.checks, request, message, context.now(), fresh=True, hooked=True)
+
+
+def _with_adopted(context: AppContext, row: ServiceRow, service: Service) -> Service:
+    if row.service.adopted is None:
+        return service
+    return keep_adopted(service, row.service, context.store.rollouts(service.key, limit=drift.HISTORY_LENGTH))
 
 
 def require_dependencies(context: AppContext, service: Service, group: Collection[str]) -> None:
@@ -193,7 +202,7 @@ def roll_back_service(context: AppContext, row: ServiceRow, request: RolloutRequ
     After a halted rollout the live release is deployed again as a new release, since parts of both may be left. A freeze
     does not block it, unless `to` is newer than the live release. Raises `NoGoodRelease`, `AlreadyRolledBack`, `Frozen`.
     """
-    service = row.service
+    service = _with_adopted(context, row, row.service)
     if row.live is None:
         raise NoGoodRelease(f"Cannot roll back {service.key}: it was never deployed")
     live = context.store.get_release(service.key, row.live)
@@ -302,7 +311,9 @@ def new_rollout(
         notes=service.source.notes,
         compare=service.compare if hooked else None,
         probe=service.probe,
+        adopted=service.adopted,
     )
+    rollout = hand_over_port(rollout)
     event = Event(
         EventKind.CREATED,
         message,

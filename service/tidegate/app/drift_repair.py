@@ -6,7 +6,8 @@ from tidegate.app.context import AppContext, RolloutRequest
 from tidegate.app.deployments import require_no_freeze
 from tidegate.clock import Time, new_id
 from tidegate.core import drift
-from tidegate.core.model import Order, Release, Service
+from tidegate.core.model import Order, Release, Rollout, Service
+from tidegate.core.port_handover import hand_over_port
 from tidegate.core.records import NewRollout, ServiceRow
 from tidegate.errors import InvalidSpec, NoLiveRelease, Problem
 from tidegate.store_port import EngineStore
@@ -25,6 +26,7 @@ def scale(context: AppContext, row: ServiceRow, replicas: int, request: RolloutR
         require_no_freeze(context, service.environment, "or scale with --force")
     now = context.now()
     rollout = drift.make_scaling(service, release, replicas, new_id(now), now, request.by, request.via, force=request.force)
+    rollout = _hand_over(rollout)
     message = f"{release.id} from {release.replicas} to {replicas} instances, {request.description}"
     return NewRollout(rollout, service, None, drift.created_event(rollout, message))
 
@@ -40,8 +42,14 @@ def new_repair(
     service: Service, release: Release, now: Time, message: str, by: str = drift.TIDEGATE, via: str = ""
 ) -> NewRollout:
     """A rollout that restores this release; `message` is that of its first event."""
-    rollout = drift.make_repair(service, release, new_id(now), now, by, via)
+    rollout = _hand_over(drift.make_repair(service, release, new_id(now), now, by, via))
     return NewRollout(rollout, service, None, drift.created_event(rollout, message))
+
+
+def _hand_over(rollout: Rollout) -> Rollout:
+    """The rollout with the port of adopted containers to take over, unless the proxy has it."""
+    has_port = rollout.backend is None or rollout.adopted is None or rollout.backend.listen != rollout.adopted.listen
+    return rollout if has_port else hand_over_port(rollout)
 
 
 def service_in_force(store: EngineStore, service: Service) -> Service:

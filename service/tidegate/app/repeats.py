@@ -10,6 +10,7 @@ from tidegate.app.context import AppContext, RolloutRequest
 from tidegate.core import planner
 from tidegate.core.model import Rollout, RolloutKind, Service
 from tidegate.core.phases import Phase
+from tidegate.core.port_handover import hand_over_port
 from tidegate.core.records import NewRollout, ServiceRow
 from tidegate.errors import IllegalMove, NoLiveRelease, UnknownService
 
@@ -30,7 +31,7 @@ def restart(context: AppContext, row: ServiceRow, request: RolloutRequest) -> Ne
     plan = planner.direct_rollback(same, old, new)
     message = f"restart of {old.id} as {new.id} {request.description}"
     made = deployments.new_rollout(row.service, old, new, plan, (), request, message, context.now(), fresh=True)
-    return replace(made, rollout=replace(made.rollout, backend=service.backend))
+    return replace(made, rollout=hand_over_port(replace(made.rollout, backend=service.backend, next_listen="")))
 
 
 def retry(context: AppContext, rollout: Rollout, request: RolloutRequest) -> Sequence[NewRollout]:

@@ -6,6 +6,14 @@ import typer
 
 #: By the command's words. Both can be pasted; a test parses them.
 EXAMPLES: dict[str, tuple[str, str]] = {
+    "import": (
+        "tidegate import production/shop -f compose.yaml -p books --listen 127.0.0.1:18080",
+        "tidegate import production/worker -f compose.yaml -p books",
+    ),
+    "release": (
+        "tidegate release production/shop",
+        'tidegate release production/shop -m "back to Compose"',
+    ),
     "init": ("tidegate init compose.yaml", "tidegate init compose.yaml shop --port 8080 --health /health --yes"),
     "lint": ("tidegate lint compose.yaml --set VERSION=v2", "tidegate lint deploy/*.yaml -o json"),
     "plan": (

@@ -13,6 +13,7 @@ import typer
 from tidegate import __version__
 from tidegate.cli import (
     admin,
+    adoption,
     analysis,
     freezes,
     lint,
@@ -57,6 +58,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         watch.watch,
     ),
     "Scale and repair": (scale_repair.scale, scale_repair.repair, scale_repair.remove),
+    "Docker Compose": (adoption.import_, adoption.release),
     "Inspect": (
         status.status,
         status.events,

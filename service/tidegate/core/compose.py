@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from tidegate.core.container import Health
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +52,39 @@ class ComposeSource:
 
 
 @dataclass(frozen=True, slots=True)
+class Adoption:
+    """Running containers that `import` made instances of a release, under their own names and without Tidegate's labels.
+
+    `containers`: their short IDs; no other container of the Compose service counts. `port` and `health`: where they take
+    requests, and how they are checked. `listen`: where the proxy listens as long as they have the port that it is to
+    have in the end, which is `next_listen`; empty: it has that already.
+    """
+
+    release: str
+    project: str
+    service: str
+    containers: tuple[str, ...]
+    port: int = 0
+    health: Health = field(default_factory=Health)
+    listen: str = ""
+    next_listen: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ComposeContainer:
     """A container that `docker compose` made for a service, in Docker's words: `state` is such as running or exited,
-    `health` healthy, unhealthy, starting, or empty without a HEALTHCHECK. `exit_status` is None while it runs."""
+    `health` healthy, unhealthy, starting, or empty without a HEALTHCHECK. `exit_status` is None while it runs. `id` is its
+    short ID, `digest` the ID of its image. `published`: the TCP addresses of its host, as in `listen`, by container port.
+    """
 
     host: str
     state: str
     health: str = ""
     exit_status: int | None = None
+    id: str = ""
+    image: str = ""
+    digest: str = ""
+    published: tuple[tuple[int, str], ...] = ()
 
 
 def unmet_reason(dependency: ComposeDependency, containers: Collection[ComposeContainer]) -> str:

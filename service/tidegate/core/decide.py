@@ -47,6 +47,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.phases import Phase
 from tidegate.core.planner import roll_back_or_halt
+from tidegate.core.port_handover import take_port
 from tidegate.core.records import Peer
 from tidegate.core.rollback_cause import RollbackCause
 from tidegate.core.rollback_rules import health_cause, request_reason, roll_back
@@ -294,6 +295,7 @@ RULES: tuple[Rule, ...] = (
     limit_takeovers,
     enter_step,
     track_instances,
+    take_port,
     roll_back,
     mark_traffic_shifted,
     remove_dead_members,

@@ -19,7 +19,7 @@ from tidegate.core.model import (
 from tidegate.core.phases import LIVE, Phase, move
 from tidegate.core.plan import Plan
 from tidegate.core.rollback_cause import RollbackCause
-from tidegate.core.routing import Member
+from tidegate.core.routing import Backend, Member
 from tidegate.core.waits import WaitingFor
 
 
@@ -54,11 +54,13 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """Make the proxy send new requests to exactly these members; with `preview`, on the preview backend."""
+    """Make the proxy send new requests to exactly these members; with `preview`, on the preview backend. `place`: the
+    backend with other addresses, which the rollout has from then on."""
 
     members: tuple[Member, ...]
     reason: str
     preview: bool = False
+    place: Backend | None = None
 
 
 @dataclass(frozen=True, slots=True)

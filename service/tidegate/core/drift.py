@@ -81,6 +81,7 @@ def _same_release_rollout(
         requested_via=via,
         forced=True,
         probe=service.probe,
+        adopted=service.adopted,
         kind=kind,
     )
 

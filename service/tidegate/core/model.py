@@ -9,7 +9,7 @@ from enum import StrEnum
 from tidegate.analysis.verdict import Outcome, Verdict
 from tidegate.clock import Time
 from tidegate.core.build import Build
-from tidegate.core.compose import ComposeSource, Note
+from tidegate.core.compose import Adoption, ComposeSource, Note
 from tidegate.core.container import Container, InstanceHealth
 from tidegate.core.hooks import Hook, TaskRun
 from tidegate.core.phases import Phase
@@ -186,6 +186,7 @@ class Service:
     repair: RepairPolicy = RepairPolicy.AUTO
     keep_images: int = 0  # images of the newest releases that stay on the hosts; 0: all
     warnings: tuple[str, ...] = ()  # what is allowed, but needs attention
+    adopted: Adoption | None = None  # containers of `docker compose` that `import` made instances
     source: ComposeSource = field(default_factory=ComposeSource)
 
     @property
@@ -308,6 +309,8 @@ class Rollout:
     notes: tuple[Note, ...] = ()  # of its Compose file
     preexisting: tuple[str, ...] = ()  # instances from before the rollout: their failures do not count
     rollback_cause: RollbackCause | None = None  # what started the rollback; None: there is none
+    adopted: Adoption | None = None  # containers of `docker compose` that are instances
+    next_listen: str = ""  # where the proxy listens as soon as none of them has the port
     version: int = 0  # grows with each save; the ETag
 
     @property

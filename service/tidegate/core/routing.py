@@ -85,8 +85,8 @@ class Backend:
     """A backend in the proxy: that of the service, or of its preview.
 
     `name` is the name of the backend; `listen` (as in `split_listen`) the address that an owned proxy binds, empty for
-    an adopted proxy with its own frontends. `parent` is the backend at whose address the preview is also reachable, by its
-    header.
+    an adopted proxy with its own frontends. `former_listen`: where it listened before, which an owned HAProxy keeps.
+    `parent` is the backend at whose address the preview is also reachable, by its header.
     """
 
     name: str
@@ -94,6 +94,7 @@ class Backend:
     preview: Preview | None = None
     parent: str = ""
     options: BackendOptions = field(default_factory=BackendOptions)
+    former_listen: str = ""
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -111,6 +111,7 @@ class DriftWatcher:
         backend = service.backend
         place = None if backend is None else backend.preview_backend
         try:
+            drivers.platform.adopt(service.key, service.adopted)
             instances = drivers.platform.instances(service.key, service.policy.max_restarts)
             router_state = RouterState() if backend is None else drivers.router.read(backend)
             preview = RouterState() if place is None else drivers.router.read(place)

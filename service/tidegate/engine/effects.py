@@ -36,7 +36,7 @@ from tidegate.core.routing import Backend, Member, RouterState
 from tidegate.core.waits import WaitingFor, WaitKind
 from tidegate.engine import events
 from tidegate.engine.rollout_cache import Pull
-from tidegate.engine.tick_context import TickContext
+from tidegate.engine.tick_context import TickContext, places
 from tidegate.errors import MetricsError, PlatformError, RouterError, UnknownService
 from tidegate.ports import MetricsSource, Platform
 
@@ -114,7 +114,7 @@ def pin(context: TickContext, rollout: Rollout, pull: Pull) -> tuple[Rollout, li
     digest, observed = pinned.digest, context.observe(rollout)
     release = context.store.get_release(rollout.service, rollout.new).release
     context.guard()
-    for place, state in _places(rollout.backend, observed):
+    for place, state in places(rollout.backend, observed):
         _write(context, place, state.members)
     if digest != release.digest:
         context.store.set_digest(rollout.service, release.id, digest, context.claim.fence, rollout.id)
@@ -127,14 +127,6 @@ def pin(context: TickContext, rollout: Rollout, pull: Pull) -> tuple[Rollout, li
     is_new = _is_new(context, rollout, replace(release, digest=digest))
     new_events.append(events.pinned(rollout, release.image, digest, is_new, now - pull.since, now))
     return replace(rollout, digest=digest, preexisting=there, policy=policy), new_events
-
-
-def _places(backend: Backend | None, observed: ObservedState) -> list[tuple[Backend, RouterState]]:
-    """The service's places in the proxy, and their observed states; none without a proxy."""
-    if backend is None:
-        return []
-    preview = backend.preview_backend
-    return [(backend, observed.router)] + ([(preview, observed.preview)] if preview is not None else [])
 
 
 def _healthy_deadline(policy: Policy, pinned: PinnedImage) -> tuple[Policy, str]:
@@ -212,10 +204,14 @@ def shift(context: TickContext, rollout: Rollout, observed: ObservedState, effec
     """Write the proxy's members with our fencing token. After an error check the lease: another engine may have written."""
     begun = context.clock()
     context.guard()
-    place, _ = _places(rollout.backend, observed)[effect.preview]
-    _write(context, place, effect.members)
+    place, _ = places(rollout.backend, observed)[effect.preview]
+    _write(context, effect.place or place, effect.members)
     now = context.clock()
-    return [events.traffic_shifted(effect, rollout, observed.router, now - begun, now)]
+    event = events.traffic_shifted(effect, rollout, observed.router, now - begun, now)
+    if effect.place is None:
+        return [event]
+    context.save(replace(rollout, backend=effect.place, next_listen=""), [event])
+    return []
 
 
 def _write(context: TickContext, place: Backend, members: Collection[Member]) -> None:

@@ -159,6 +159,7 @@ class TickContext:
             cache.forget_observation()
         if cache.instances is None:
             cache.observed_at = now
+            self.drivers.platform.adopt(rollout.service, rollout.adopted)
             cache.instances = self.drivers.platform.instances(rollout.service, rollout.policy.max_restarts)
         return ObservedState(cache.instances, *self.read_proxy(rollout.backend))
 
@@ -181,6 +182,14 @@ class TickContext:
             return ()
         others = self.store.peers(rollout.id, rollout.group)
         return tuple(Peer(other.service, other.phase, other.group_point, other.reason) for other in others)
+
+
+def places(backend: Backend | None, observed: ObservedState) -> list[tuple[Backend, RouterState]]:
+    """The service's places in the proxy, and their observed states; none without a proxy."""
+    if backend is None:
+        return []
+    preview = backend.preview_backend
+    return [(backend, observed.router)] + ([(preview, observed.preview)] if preview is not None else [])
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ TOKEN = Codec(TypeAdapter(tuple[Token], config=CONFIG))
 ENGINE_COLUMNS = (
     "plan", "policy", "digest", "phase", "cursor", "reason", "step_started_at", "starting_at", "traffic_confirmed_at",
     "step_ready_at", "approval_since", "unrouted_at", "health", "replaced", "extensions", "question", "verdict",
-    "waiting_for", "tasks", "group_point", "finished", "preexisting", "rollback_cause",
+    "backend", "next_listen", "waiting_for", "tasks", "group_point", "finished", "preexisting", "rollback_cause",
 )  # fmt: skip
 _ROLLOUT_FIELDS = frozenset(Rollout.__dataclass_fields__)
 _RELEASE_FIELDS = frozenset(Release.__dataclass_fields__)

@@ -106,6 +106,8 @@ rollouts = Table(
     Column("kind", String, nullable=False),
     Column("warnings", JSON, nullable=False),
     Column("notes", JSON, nullable=False),
+    Column("adopted", JSON(none_as_null=True)),
+    Column("next_listen", String, nullable=False),
     Column("definition", JSON(none_as_null=True)),  # what was requested, without the container, which the release has
     # the state; written by the engine that holds the lease
     Column("digest", String, nullable=False),

@@ -31,6 +31,7 @@ from tidegate.web.log_followers import LogFollowers
 from tidegate.web.long_polls import LongPolls
 from tidegate.web.metrics import ServerMetrics
 from tidegate.web.routes import (
+    adoption,
     audit,
     discovery,
     environments,
@@ -56,7 +57,21 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-ROUTES = (services, plans, rollouts, environments, freezes, quarantine, logs, audit, tokens, me, discovery, health)
+ROUTES = (
+    services,
+    adoption,
+    plans,
+    rollouts,
+    environments,
+    freezes,
+    quarantine,
+    logs,
+    audit,
+    tokens,
+    me,
+    discovery,
+    health,
+)
 log = structlog.get_logger("tidegate.web")
 
 

@@ -196,6 +196,18 @@ class DeployBody(DefinitionBody):
     reason: ReasonField
 
 
+class ImportBody(ServiceBody):
+    """What to import."""
+
+    listen: str = Field(
+        default="",
+        max_length=60,
+        description="Where the proxy listens while a container has the published port, such as `127.0.0.1:18080`.",
+    )
+    on_behalf_of: Person
+    reason: ReasonField
+
+
 class SignalBody(Body):
     """The reason for a signal."""
 

@@ -48,6 +48,7 @@ class BackendState:
 
     name: str
     listen: str = ""
+    former_listen: str = ""
     header: str = ""  # `Name: value` of the preview that shares the backend's address
     fence: int = 0  # the highest fencing token that has written this backend
     known: list[str] = field(default_factory=list)

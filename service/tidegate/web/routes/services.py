@@ -153,6 +153,7 @@ def get_instances(path: ServicePath) -> Response:
     drivers = api().drivers(path.environment)
     row = api().store.get_service(path.key)
     try:
+        drivers.platform.adopt(path.key, row.service.adopted)
         instances = drivers.platform.instances(path.key, row.service.policy.max_restarts)
         routed = RouterState() if row.service.backend is None else drivers.router.read(row.service.backend)
     except DriverError as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tidegate.core.compose import ComposeContainer
+from tidegate.core.compose import Adoption, ComposeContainer
 from tidegate.core.container import Container, NetworkOrigin
 from tidegate.core.model import Release
-from tidegate.drivers.platforms.docker.containers import health_status
+from tidegate.core.routing import EVERY_IPV4
+from tidegate.drivers.platforms.docker.containers import SHORT_ID_CHARS, ListedContainer, format_probe_label, health_status
 from tidegate.drivers.platforms.docker.hosts import DockerHost
 from tidegate.drivers.platforms.docker.labels import (
     COMPOSE_NETWORK,
@@ -17,6 +18,10 @@ from tidegate.drivers.platforms.docker.labels import (
     COMPOSE_PROJECT,
     COMPOSE_SERVICE,
     COMPOSE_VOLUME,
+    ORDINAL,
+    PORT,
+    PROBE,
+    RELEASE,
     SERVICE,
 )
 
@@ -29,7 +34,57 @@ def find_compose_containers(host: DockerHost, project: str, service: str) -> Ite
             continue
         status = str(container.get("Status", ""))
         ended = re.match(r"Exited \((\d+)\)", status)
-        yield ComposeContainer(host.name, str(container["State"]), health_status(status), int(ended[1]) if ended else None)
+        yield ComposeContainer(
+            host.name,
+            str(container["State"]),
+            health_status(status),
+            int(ended[1]) if ended else None,
+            id=str(container["Id"])[:SHORT_ID_CHARS],
+            image=str(container.get("Image", "")),
+            digest=str(container.get("ImageID", "")),
+            published=tuple(_published(container.get("Ports") or ())),
+        )
+
+
+def _published(ports: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, str]]:
+    """The TCP ports of a container, each with an address at which Docker publishes it, as in `listen`."""
+    for port in ports:
+        if port.get("PublicPort") and port.get("Type", "tcp") == "tcp":
+            ip = str(port.get("IP") or EVERY_IPV4)
+            yield int(port["PrivatePort"]), f"[{ip}]:{port['PublicPort']}" if ":" in ip else f"{ip}:{port['PublicPort']}"
+
+
+def list_adopted(host: DockerHost, adopted: Adoption) -> list[ListedContainer]:
+    """The adopted containers on a host, with the labels that Tidegate's own would have."""
+    health = Container(adopted.port, health=adopted.health)
+    wanted = {COMPOSE_PROJECT: adopted.project, COMPOSE_SERVICE: adopted.service}
+    return [
+        ListedContainer(
+            host.options,
+            {
+                **entry,
+                "Labels": {
+                    **entry["Labels"],
+                    RELEASE: adopted.release,
+                    ORDINAL: str(adopted.containers.index(short)),
+                    PORT: str(adopted.port),
+                    PROBE: format_probe_label(health),
+                },
+            },
+        )
+        for entry in host.listed(wanted)
+        if (short := str(entry["Id"])[:SHORT_ID_CHARS]) in adopted.containers
+    ]
+
+
+def is_adopted(details: Mapping[str, Any], adoptions: Iterable[Adoption]) -> bool:
+    """Whether a container, as Docker describes it, is one that was adopted, and is still of its Compose service."""
+    labels, short = (details.get("Config") or {}).get("Labels") or {}, str(details.get("Id", ""))[:SHORT_ID_CHARS]
+    return any(
+        short in adopted.containers
+        and (labels.get(COMPOSE_PROJECT), labels.get(COMPOSE_SERVICE)) == (adopted.project, adopted.service)
+        for adopted in list(adoptions)
+    )
 
 
 def prepare_resources(host: DockerHost, release: Release) -> str:

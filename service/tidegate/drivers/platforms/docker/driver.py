@@ -6,18 +6,18 @@ being stopped, the latest results of readiness checks, and what the description 
 
 from __future__ import annotations
 
-import functools
 import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
 
-from tidegate.core.compose import ComposeContainer
+from tidegate.core.compose import Adoption, ComposeContainer
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.image_reference import PinnedImage
 from tidegate.core.logs import InstanceLog
@@ -25,7 +25,7 @@ from tidegate.core.model import DEFAULT_MAX_RESTARTS, Instance, InstanceState, R
 from tidegate.drivers.error_translation import guard_response
 from tidegate.drivers.platforms.docker import create, jobs, labels, logs
 from tidegate.drivers.platforms.docker.check import check_host, check_registry
-from tidegate.drivers.platforms.docker.compose import find_compose_containers
+from tidegate.drivers.platforms.docker.compose import find_compose_containers, is_adopted, list_adopted
 from tidegate.drivers.platforms.docker.containers import ListedContainer, read_headers_variable, require_alone, to_instance
 from tidegate.drivers.platforms.docker.errors import PortInUse, raise_combined
 from tidegate.drivers.platforms.docker.hosts import DockerHost
@@ -80,8 +80,16 @@ class DockerPlatform:
         self._launching: set[str] = set()  # ids of containers created here and not started yet
         self._orphans: dict[str, float] = {}  # container id: monotonic time when it was first found created, not started
         self._known: dict[str, _Known] = {}  # by container id
+        self._adopted: dict[str, Adoption] = {}  # by service key
 
     # -- reading --------------------------------------------------------------------------------------------------------
+
+    def adopt(self, service: str, adopted: Adoption | None) -> None:
+        """See `ports.Platform`."""
+        if adopted is None:
+            self._adopted.pop(service, None)
+        else:
+            self._adopted[service] = adopted
 
     @guard_response(PlatformError, "Docker")
     def instances(self, service: str, max_restarts: int = DEFAULT_MAX_RESTARTS) -> tuple[Instance, ...]:
@@ -134,6 +142,8 @@ class DockerPlatform:
         hosts = list(self._hosts.values())
         answers = zip(hosts, self._map(lambda host: host.listed(wanted), hosts), strict=True)
         containers = [ListedContainer(host.options, entry) for host, listed in answers for entry in listed]
+        if (adopted := self._adopted.get(service)) is not None:
+            containers += [one for found in self._map(partial(list_adopted, adopted=adopted), hosts) for one in found]
         return sorted(
             (entry for entry in containers if entry.is_complete), key=lambda entry: (entry.release, entry.ordinal, entry.id)
         )
@@ -252,7 +262,7 @@ class DockerPlatform:
                     self._launching.add(container.id)
             if due:
                 service = container.labels.get(labels.SERVICE, "")
-                self._background.submit(service, functools.partial(self._start_orphan, container))
+                self._background.submit(service, partial(self._start_orphan, container))
 
     def _start_orphan(self, orphan: ListedContainer) -> None:
         bound_log = log.bind(instance=orphan.id, name=orphan.name, host=orphan.host.name)
@@ -284,7 +294,7 @@ class DockerPlatform:
                     continue
                 self._stopping[instance.id] = instance.host
                 service = self._known.get(instance.id, UNKNOWN).service
-            self._background.submit(service, functools.partial(self._stop_one, instance, math.ceil(grace_seconds)))
+            self._background.submit(service, partial(self._stop_one, instance, math.ceil(grace_seconds)))
 
     def _stop_one(self, instance: Instance, grace_seconds: int) -> None:
         """Stop and remove one container. After a failure the instance is listed again, and the engine stops it again."""
@@ -294,6 +304,9 @@ class DockerPlatform:
             details = host.inspected(instance.id) if host else None
             if host is None or details is None:
                 bound_log.info("Nothing to stop: the container no longer exists")
+            elif is_adopted(details, self._adopted.values()):  # its anonymous volumes may have the only copy of its data
+                host.stop(instance.id, grace_seconds)
+                host.remove(instance.id, volumes=False)
             elif not self._is_ours(instance, details):
                 bound_log.error("Not stopping: the container now behind this ID is not ours")
             else:

@@ -175,11 +175,11 @@ class DockerHost:
             except NotFound:
                 return
 
-    def remove(self, container: str) -> None:
-        """Remove a container and its anonymous volumes. No error if it does not exist or is being removed."""
+    def remove(self, container: str, *, volumes: bool = True) -> None:
+        """Remove a container and, with `volumes`, its anonymous volumes. No error if it is gone or being removed."""
         with self._translating_errors(f"remove container {container}", SLOW_CALL_SECONDS) as api:
             try:
-                api.remove_container(container, force=True, v=True)
+                api.remove_container(container, force=True, v=volumes)
             except NotFound:
                 return
             except APIError as error:

@@ -95,7 +95,7 @@ class OwnedConfig:
         return {
             "name": backend.name,
             "frontend": frontends.frontend_name(backend),
-            "binds": bind_lines(backend.listen) if backend.listen else [],
+            "binds": [line for listen in (backend.listen, backend.former_listen) if listen for line in bind_lines(listen)],
             "handover": self.options.directory / f"s-{crc32(backend.name.encode()):08x}",
             "preview": frontends.preview_condition(backend),
             "response_ms": milliseconds(timeouts.response_seconds),

@@ -194,6 +194,7 @@ class HAProxyRouter(Router):
             kept.require_current(fence)
             self._installation.ensure(backend, ordered, state)
             kept.listen, kept.fence, kept.options = backend.listen, fence, backend.options
+            kept.former_listen = backend.former_listen
             kept.header = backend.preview.header if backend.preview else ""
             deadline = time.monotonic() + RELOAD_RETRY_SECONDS
             while not self._apply(backend, ordered, state):

@@ -231,7 +231,13 @@ def _read_counters(process: RuntimeSession, identity: str, state: State) -> dict
 def _recorded_backends(state: State) -> dict[str, Backend]:
     """The backends as last written."""
     return {
-        name: Backend(name, kept.listen, preview=Preview(header=kept.header) if kept.header else None, options=kept.options)
+        name: Backend(
+            name,
+            kept.listen,
+            preview=Preview(header=kept.header) if kept.header else None,
+            options=kept.options,
+            former_listen=kept.former_listen,
+        )
         for name, kept in state.items()
         if kept.listen or frontends.is_preview(name)
     }

@@ -136,6 +136,8 @@ def _request_columns() -> list[sa.Column[Any]]:
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("warnings", sa.JSON(), nullable=False),
         sa.Column("notes", sa.JSON(), nullable=False),
+        sa.Column("adopted", sa.JSON(none_as_null=True), nullable=True),
+        sa.Column("next_listen", sa.String(), nullable=False),
         sa.Column("definition", sa.JSON(none_as_null=True), nullable=True),
     ]
 
