@@ -79,7 +79,9 @@ def of_compose(client: docker.DockerClient, project: str, service: str, *words: 
 def test_volumes_and_networks_are_those_of_the_project(client: docker.DockerClient, platform: DockerPlatform) -> None:
     client.volumes.create(f"{PROJECT}_uploads", labels=labels(PROJECT, volume="uploads", own="x"))
     client.networks.create(f"{PROJECT}_default", labels=labels(PROJECT, network="default"))
-    instance = start_and_wait(platform, pin_release(platform, release()), [0])[0]
+    pinned = pin_release(platform, release())
+    assert client.volumes.list(filters={"name": f"{PROJECT}_cache"}) == [], "which host gets it is not known yet"
+    instance = start_and_wait(platform, pinned, [0])[0]
     found = client.api.inspect_container(instance.id)
     assert {mount["Destination"]: mount["Name"] for mount in found["Mounts"]} == {
         "/uploads": f"{PROJECT}_uploads",

@@ -87,13 +87,11 @@ def is_adopted(details: Mapping[str, Any], adoptions: Iterable[Adoption]) -> boo
     )
 
 
-def prepare_resources(host: DockerHost, release: Release) -> str:
-    """Create the networks and volumes of the Compose project that this host lacks, labelled as Compose labels its own. The
-    message for the first one that must exist and does not; empty if the host has all. Nothing is created unless all that
-    must exist do."""
+def missing_resource(host: DockerHost, release: Release) -> str:
+    """The message for the first network or volume that must exist on this host and does not, or that would hide the data of
+    another project; empty if there is none."""
     container = release.container
-    networks = {network.name: network.origin for network in container.naming.networks}
-    needed = [name for name, origin in networks.items() if origin is NetworkOrigin.EXISTING]
+    needed = [network.name for network in container.naming.networks if network.origin is NetworkOrigin.EXISTING]
     for network in dict.fromkeys((host.network, *needed)):
         if not host.has("network", network):
             return host.network_problem(network)
@@ -101,17 +99,22 @@ def prepare_resources(host: DockerHost, release: Release) -> str:
         if not host.has("volume", volume):
             fix = f"Run docker volume create {volume} there, or start what creates it with docker compose up."
             return f"Volume {volume} not found on Docker host {host.name}. {fix}"
-    new_volumes = [name for name in _project_volumes(container) if not host.has("volume", name)]
-    for volume in new_volumes:
-        if problem := _volume_elsewhere(host, release, volume):
-            return problem
+    hidden = (
+        _volume_elsewhere(host, release, name) for name in _project_volumes(container) if not host.has("volume", name)
+    )
+    return next(filter(None, hidden), "")
+
+
+def make_resources(host: DockerHost, container: Container) -> None:
+    """Create the networks and volumes of the Compose project that a container needs and its host lacks, labelled as Compose
+    labels its own. Only on the host of the container: where the data is decides which host that is."""
     prefix, labels = f"{container.project}_", {COMPOSE_PROJECT: container.project}
-    for volume in new_volumes:
-        host.make("volume", volume, {**labels, COMPOSE_VOLUME: volume.removeprefix(prefix)})
-    for network, origin in networks.items():
-        if origin is NetworkOrigin.PROJECT and not host.has("network", network):
-            host.make("network", network, {**labels, COMPOSE_NETWORK: network.removeprefix(prefix)})
-    return ""
+    for volume in _project_volumes(container):
+        if not host.has("volume", volume):
+            host.make("volume", volume, {**labels, COMPOSE_VOLUME: volume.removeprefix(prefix)})
+    for network in container.naming.networks:
+        if network.origin is NetworkOrigin.PROJECT and not host.has("network", network.name):
+            host.make("network", network.name, {**labels, COMPOSE_NETWORK: network.name.removeprefix(prefix)})
 
 
 def _project_volumes(container: Container) -> Iterator[str]:

@@ -25,7 +25,7 @@ from tidegate.core.model import DEFAULT_MAX_RESTARTS, Instance, InstanceState, R
 from tidegate.drivers.error_translation import guard_response
 from tidegate.drivers.platforms.docker import create, jobs, labels, logs
 from tidegate.drivers.platforms.docker.check import check_host, check_registry
-from tidegate.drivers.platforms.docker.compose import find_compose_containers, is_adopted, list_adopted
+from tidegate.drivers.platforms.docker.compose import find_compose_containers, is_adopted, list_adopted, make_resources
 from tidegate.drivers.platforms.docker.containers import ListedContainer, read_headers_variable, require_alone, to_instance
 from tidegate.drivers.platforms.docker.errors import PortInUse, raise_combined
 from tidegate.drivers.platforms.docker.hosts import DockerHost
@@ -221,6 +221,7 @@ class DockerPlatform:
 
     def _create(self, host: DockerHost, release: Release, ordinal: int) -> str:
         complete = with_port(release, host)
+        make_resources(host, release.container)
         return host.create(
             release.id,
             lambda api, *options: create.container_config(api, complete, ordinal, *options),

@@ -14,7 +14,7 @@ from docker.errors import APIError
 from tidegate.core.container import HealthCommand, PullPolicy
 from tidegate.core.image_reference import ImageReference, PinnedImage
 from tidegate.core.model import Release
-from tidegate.drivers.platforms.docker.compose import prepare_resources
+from tidegate.drivers.platforms.docker.compose import missing_resource
 from tidegate.drivers.platforms.docker.create import NANO, START_INTERVAL_API, has_start_interval
 from tidegate.drivers.platforms.docker.errors import AccessDenied, DockerHostError
 from tidegate.drivers.platforms.docker.hosts import DockerHost
@@ -33,7 +33,7 @@ def pin_image(release: Release, hosts: Sequence[DockerHost], pool: Executor) -> 
     warnings = [pinned.warning, *(ignored_start_interval(host.name, release, host.api_version) for host in images)]
     ready_within = max(image_ready_within_seconds(release, image) for image in images.values())
     pinned = replace(pinned, warning=" ".join(filter(None, warnings)), ready_within_seconds=ready_within)
-    for missing in pool.map(lambda host: prepare_resources(host, release), hosts):
+    for missing in pool.map(lambda host: missing_resource(host, release), hosts):
         if missing:
             raise PlatformError(missing, retryable=False)
     return pinned

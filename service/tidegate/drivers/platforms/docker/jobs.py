@@ -17,6 +17,7 @@ from docker.api.client import APIClient
 from tidegate.core.hooks import Job, JobState
 from tidegate.core.model import Release
 from tidegate.drivers.platforms.docker import create, labels
+from tidegate.drivers.platforms.docker.compose import make_resources
 from tidegate.drivers.platforms.docker.hosts import DockerHost
 from tidegate.drivers.platforms.docker.images import load_image
 from tidegate.drivers.platforms.docker.options import DockerHostOptions, DockerOptions
@@ -98,6 +99,7 @@ def _start_job(job: Job, host: DockerHost, pool: Executor, container: str | None
             if pinned.warning:
                 log.warning(pinned.warning, rollout=job.rollout, hook=job.name)
             job = replace(job, hook=replace(job.hook, image=pinned.digest))
+        make_resources(host, release.container)
         what = f"{job.name} of {job.release.id}"
         container = host.create(what, lambda *arguments: job_config(arguments[0], job, *arguments[1:]), policy)
     host.start(container, job.name, _without_networks(release) if job.hook.host_network else release)
