@@ -243,4 +243,11 @@ def test_a_token_learns_what_it_may_do(api: RunningApi) -> None:
     assert answer.status_code == 200
     me = answer.json()
     assert (me["scopes"], me["services"], me["expires"]) == (["deploy", "vouch"], ["demo/*"], None)
-    assert set(me) == {"name", "scopes", "services", "expires"}, "nothing of its secret"
+    assert set(me) == {"name", "scopes", "services", "expires", "granted"}, "nothing of its secret"
+
+    def granted(service: str) -> list[str]:
+        found: list[str] = api.call("GET", f"/v1/me?service={service}", token=token).json()["granted"]
+        return found
+
+    assert me["granted"] is None
+    assert (granted("demo/shop"), granted("live/shop")) == (["read", "deploy", "vouch"], [])

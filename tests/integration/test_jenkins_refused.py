@@ -8,7 +8,7 @@ import pytest
 
 from support.api import compose
 from support.fake_drivers import constant, digest
-from support.library import Build, Jenkins, deploy, promote, verify
+from support.library import Build, Jenkins, Step, deploy, promote, verify
 from support.wait import eventually
 from tidegate.errors import PlatformError
 
@@ -45,6 +45,25 @@ def test_a_wrong_token_and_one_without_the_scope_fail_at_once(jenkins: Jenkins, 
     assert "lacks the scope" in text
     assert weak["sleeps"] == []
     assert jenkins.latest()["phase"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("scopes", "step", "missing"),
+    [
+        (("deploy",), deploy(), "rollback"),
+        (("deploy", "promote"), deploy(onAbort="detach", onLive="supersede"), "rollback"),
+        (("deploy", "rollback"), deploy(onBehalfOf="carol"), "vouch"),
+        (("deploy", "rollback"), ("tidegatePipeline", {**deploy()[1], "gate": {}}), "promote"),
+        (("deploy", "rollback", "promote"), ("tidegatePipeline", {**deploy()[1], "gate": {"submitter": "ops"}}), "vouch"),
+    ],
+)
+def test_a_scope_that_a_later_stage_needs_is_missed_before_anything_moves(
+    jenkins: Jenkins, scopes: tuple[str, ...], step: Step, missing: str
+) -> None:
+    before, jenkins.scopes = jenkins.count(), scopes
+    text = jenkins.expect(f"deploy: without {missing}", jenkins.build(step), "FAILURE")
+    assert f"lacks the scope {missing}" in text or f"the scope {missing}" in text
+    assert jenkins.count() == before
 
 
 def another_live_rollout(jenkins: Jenkins) -> Build:

@@ -59,6 +59,14 @@ class PageQuery(BaseModel):
     cursor: str = Field(default="", description="`next` of the previous page.")
 
 
+class MeQuery(BaseModel):
+    """What the token may do."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    service: Word | None = Field(default=None, description="Also return what it may do for this environment/service.")
+
+
 class BuildQuery(BaseModel):
     """A build that waits for its turn."""
 

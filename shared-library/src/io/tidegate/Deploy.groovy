@@ -28,13 +28,13 @@ class Deploy implements Serializable {
     }
 
     private Map start() {
+        new Scopes(session).requireForDeploy()
         Map body = requestBody()
         try {
             String path = Keys.servicePath(session.options.service) + '/rollouts'
-            Map response = session.client.post(path, body, session.key(''))
-            if (session.options.onLive != 'fail') {
-                response = new Turn(session).take(response) { session.client.post(path, body, session.key('')) }
-            }
+            Map response = session.options.onLive == 'fail'
+                ? session.client.post(path, body, session.key(''))
+                : new Turn(session).take(path, body)
             return response.status < 300 ? response.body : attach(response)
         } catch (FlowInterruptedException interruption) {
             abandonStarted()

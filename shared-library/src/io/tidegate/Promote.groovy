@@ -15,6 +15,7 @@ class Promote implements Serializable {
     long openedAt = 0 // when the build first reached it, in milliseconds
     boolean given = false // whether the build has approved it itself
     int refusals = 0
+    boolean checked = false // whether the token may do what an answer at the gate asks for
     Gate gate = null // of this approval
     FlowInterruptedException interruption = null // the gate was rejected
 
@@ -76,6 +77,10 @@ class Promote implements Serializable {
 
     /** Opens one input and returns the rollout after it. */
     private Map passGate(Map rollout) {
+        if (!checked) {
+            new Scopes(session).requireForGate(rollout.service)
+            checked = true
+        }
         Map report = session.handlingAbort(rollout.id) { evidence(rollout) }
         Map answer = null
         FlowInterruptedException thrown = null

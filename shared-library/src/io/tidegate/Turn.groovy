@@ -15,9 +15,9 @@ class Turn implements Serializable {
         this.session = session
     }
 
-    /** The response when the build need not wait any longer. `ask` sends the request again. */
-    Map take(Map first, Closure ask) {
-        Map response = first
+    /** Sends the request until the build need not wait any longer; returns the response. */
+    Map take(String path, Map body) {
+        Map response = session.client.post(path, body, session.key(''))
         long start = new Date().getTime()
         String shown = ''
         try {
@@ -30,7 +30,7 @@ class Turn implements Serializable {
                     session.script.error("Not deployed: no turn within ${Messages.duration(MAX_WAIT_SECONDS)}. ${shown}")
                 }
                 pause(response.body.rollout)
-                response = ask()
+                response = session.client.post(path, body, session.key(''))
             }
         } catch (FlowInterruptedException interruption) {
             leave()
