@@ -11,6 +11,7 @@ from docker.api.client import APIClient
 from support.decide_fixtures import A0, A1, B0, NOW, POLICY, at, instance
 from support.decide_fixtures import world as observe
 from support.plans import NEW, OLD, SERVICE, format_plan
+from tidegate.cli import compose_init
 from tidegate.compose.service import parse_service
 from tidegate.core import drift, planner
 from tidegate.core.container import Container, Health, InstanceHealth
@@ -278,3 +279,18 @@ def test_its_container_needs_no_port_and_no_check() -> None:
     assert wanted["ports"] == []
     assert wanted["name"] == "tidegate-demo-work-alone", "Docker refuses a second one"
     api.close()
+
+
+# -- init -------------------------------------------------------------------------------------------------------------
+
+NOTHING: dict[str, Any] = dict.fromkeys(("port", "listen", "health", "replicas"))
+
+
+def test_init_takes_a_service_without_a_port_for_a_worker() -> None:
+    text = "services:\n  work: {image: x}\n  mail:\n    image: x  # sends\n"
+    setup = compose_init.ask(compose_init.find(text, "mail"), NOTHING, ask=False)
+    assert setup.is_worker
+    added = compose_init.add(text, setup)
+    assert added == "services:\n  work: {image: x}\n  mail:\n    image: x  # sends\n    x-tidegate: {worker: true}\n"
+    with pytest.raises(ValueError, match="which port takes requests"):
+        compose_init.ask(compose_init.find(text, "mail"), {**NOTHING, "health": "/ready"}, ask=False)

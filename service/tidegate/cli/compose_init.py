@@ -13,6 +13,7 @@ import yaml
 from tidegate.cli.yaml_insert import insert
 
 EXTENSION = "x-tidegate"
+REQUEST_OPTIONS = ("port", "listen", "health")  # one of them says that a service without a port is no worker
 URL_PATH = re.compile(r"https?://[^\s/'\"]+(/[A-Za-z0-9_./-]*)")
 
 
@@ -31,6 +32,7 @@ class Setup:
     replicas: int
     port: int | None = None
     listen: str = ""
+    is_worker: bool = False  # takes no requests
 
 
 def find(text: str, service: str) -> Setup:
@@ -95,6 +97,11 @@ def ask(present: Setup, given: Mapping[str, Any], *, ask: bool) -> Setup:
             return given[name]
         return typer.prompt(question, default=default, type=kind, err=True) if ask else default
 
+    if not present.ports and all(given[name] is None for name in REQUEST_OPTIONS):
+        question = f"{present.service} names no port. Is it a worker, which takes no requests?"
+        if not ask or typer.confirm(question, default=True, err=True):
+            replicas = answer("replicas", "Number of instances", present.replicas, int)
+            return replace(present, is_worker=True, replicas=replicas)
     port = answer(
         "port", "Port of the container that takes requests", present.ports[0] if len(present.ports) == 1 else None, int
     )
@@ -126,6 +133,8 @@ def add(text: str, setup: Setup) -> str:
             text = insert(text, place, "deploy", [f"{{replicas: {setup.replicas}}}"])
     elif present not in (None, setup.replicas):
         raise ValueError(f"services.{setup.service}.deploy.replicas is {present}: change it in the file")
+    if setup.is_worker:
+        return insert(text, place, EXTENSION, ["{worker: true}"])
     keys = [] if setup.ports == (setup.port,) else [f"port: {setup.port}"]
     keys.append(f"listen: {_quoted(setup.listen)}")
     keys += [f"health: {{path: {_quoted(setup.health)}}}"] if setup.health else []
