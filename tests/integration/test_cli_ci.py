@@ -102,10 +102,6 @@ def test_an_approval_is_not_given_for_what_was_not_shown(api: RunningApi, start:
     assert rollouts(api)[0]["approval"]["given"] == []
 
 
-def test_without_the_option_a_waiting_rollout_exits_0(start: Start) -> None:
-    ended(start(*deploy()[:-1]), ExitCode.DONE)
-
-
 def test_outside_a_build_each_command_is_a_request_of_its_own(api: RunningApi, start: Start) -> None:
     ended(start(*deploy(), BUILD_TAG=""), ExitCode.WAITING)
     ended(start(*deploy(), BUILD_TAG=""), ExitCode.REFUSED)
