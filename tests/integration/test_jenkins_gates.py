@@ -229,6 +229,21 @@ def test_two_approvers_one_after_the_other(jenkins: Jenkins) -> None:
     assert "Approvals: 1 of 2, given by alice" in build["inputs"][2]["description"]
 
 
+def test_two_people_of_a_role_are_asked_until_both_have_answered(jenkins: Jenkins) -> None:
+    """Carol is not of the role, the requester does not count, and a reason may have 2,000 characters."""
+    rule = "approval: {after: [1], needed: 2, roles: [release-managers], requester: false}"
+    jenkins.compose, long = compose(f"{rule}, drain_timeout: 1s"), "because " * 240
+    script = [approves("carol"), approves("alice"), approves("dave"), approves("bob", long.strip())]
+    build = jenkins.build(deploy(onBehalfOf="dave"), promote(), script=script)
+    text = jenkins.expect("gate: 2 people of a role", build, "SUCCESS")
+    assert "carol cannot approve" in text
+    assert "dave requested rollout" in text
+    given = [(approval["by"], approval["reason"]) for approval in build["returned"]["approvals"]]
+    assert given == [("alice", "looks good"), ("bob", long.strip())]
+    assert len(build["inputs"]) == 4
+    assert all("release-managers" in gate["description"] for gate in build["inputs"])
+
+
 def test_a_gate_opens_again_when_the_rollout_has_changed(jenkins: Jenkins) -> None:
     """The first approval is given elsewhere; the click does not count as the next approval."""
     jenkins.compose = compose("approval: {after: [1, 2]}, drain_timeout: 1s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,8 +56,9 @@ class PipelineScenario:
         return next(iter(mine), None)
 
     def description(self) -> str:
-        """Of the build, as its page shows it."""
-        return str((self.controller.shown(self.job) or {}).get("description"))
+        """Of the build, as a person reads it on its page."""
+        shown = str((self.controller.shown(self.job) or {}).get("description"))
+        return re.sub(r"</?(a|div)\b[^>]*>", "", shown)
 
     def approve(self) -> None:
         """Somebody approves on the command line, and not in Jenkins."""
