@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from support.store_build_contract import BuildContract
 from support.store_drift_contract import DriftContract
 from support.store_fixtures import (
     ManualClock,
@@ -275,6 +276,7 @@ class StoreContract(
     PruneContract,
     DriftContract,
     StatsContract,
+    BuildContract,
 ):
     """The whole exam. `store` must be empty, migrated, and tell the time by `clock`."""
 
