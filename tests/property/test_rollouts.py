@@ -175,7 +175,7 @@ singletons = st.builds(
     old=st.integers(0, 1),
     new=st.just(1),
     batch=st.just(1),
-    kind=st.sampled_from([RolloutKind.RELEASE, RolloutKind.RELEASE, RolloutKind.REPAIR]),
+    kind=st.sampled_from([RolloutKind.RELEASE, RolloutKind.RELEASE, RolloutKind.REPAIR, RolloutKind.REMOVE]),
     never_ready=st.sampled_from([False, False, True]),
     crashing=st.sampled_from([False, False, True]),
     crash=st.sampled_from([0.1, 0.3]),
@@ -183,7 +183,7 @@ singletons = st.builds(
     sick=st.sampled_from([0.0, 0.1]),
     stale=st.just(1.0),
     rollback_at=st.none() | st.integers(0, 80),
-).map(lambda case: replace(case, old=1) if case.kind is RolloutKind.REPAIR else case)
+).map(lambda case: case if case.kind is RolloutKind.RELEASE else replace(case, old=1))
 
 
 @settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

@@ -64,6 +64,7 @@ def make_removal(service: Service, release: Release, id_: str, now: Time, by: st
 def _same_release_rollout(
     service: Service, release: Release, replicas: int, kind: RolloutKind, id_: str, now: Time, by: str, via: str
 ) -> Rollout:
+    is_removed = kind is RolloutKind.REMOVE
     return Rollout(
         id=id_,
         service=service.key,
@@ -74,7 +75,8 @@ def _same_release_rollout(
         created=now,
         old_replicas=release.replicas,
         batch=service.batch,
-        in_place=kind is RolloutKind.REPAIR and service.order is Order.STOP_FIRST,
+        in_place=service.order is Order.STOP_FIRST
+        and (kind is RolloutKind.REPAIR or (is_removed and release.replicas == 1)),
         policy=service.policy,
         image=release.image,
         requested_by=by,

@@ -280,7 +280,7 @@ def plan_rollback(rollout: Rollout, observed: ObservedState) -> Plan:
 
 def _plan_rollback(rollout: Rollout, observed: ObservedState) -> Plan:
     has_proxy = rollout.backend is not None
-    if rollout.old is None or not rollout.in_place:
+    if rollout.old is None or not rollout.in_place or rollout.old == rollout.new:
         return rollback_plan(rollout.old, rollout.old_replicas, has_proxy=has_proxy)
     there = [instance.release for instance in observed.instances if instance.state is not InstanceState.STOPPING]
     return rollback_in_place(
