@@ -29,7 +29,7 @@ import pytest
 from support import pipeline_scenarios
 from support.api import running
 from support.controller import Controller, Library
-from support.outbox import outbox
+from support.outbox import build_watcher, outbox
 from support.pipeline_scenarios import PipelineScenario
 
 URL = os.environ.get("JENKINS_URL", "")
@@ -63,12 +63,14 @@ def here(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PipelineSce
         api = stack.enter_context(running(tmp_path, host=os.environ.get("TIDEGATE_HOST") or way_to(URL)))
         stack.enter_context(api.engine())
         stack.enter_context(outbox(api, controller, tmp_path))
+        stack.enter_context(build_watcher(api, controller, tmp_path))
         yield stack.enter_context(pipeline_scenarios.scenario(api, controller, library, trusted=trusted))
 
 
 @pytest.mark.parametrize(
     "run_scenario",
     [
+        pipeline_scenarios.failed_between_stages,
         pipeline_scenarios.approved_elsewhere,
         pipeline_scenarios.evidence_changes,
         pipeline_scenarios.approved_in_jenkins,

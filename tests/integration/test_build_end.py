@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import pytest
 
 from support.api import SHOP, RunningApi, compose, running
-from support.fake_jenkins import FakeBuild, FakeJenkins, aborted_by, rejected_by, subject
+from support.fake_jenkins import FakeBuild, FakeJenkins, aborted_by, rejected_by
+from support.outbox import build_watcher
 from support.wait import eventually, pause
 from tidegate.core.build import BuildEndPolicy
 from tidegate.core.build_watch import BuildEndRules
-from tidegate.engine.build_watcher import BuildWatcher
 
 JOB = "team/shop"
 HELD = "approval: {after: [1]}, drain_timeout: 1s"
@@ -40,14 +39,6 @@ def build(jenkins: FakeJenkins) -> FakeBuild:
     return jenkins.build(JOB, 7)
 
 
-def watcher(api: RunningApi, jenkins: FakeJenkins, folder: Path, rules: BuildEndRules | None = None) -> BuildWatcher:
-    """A watcher that asks often and waits for a moment only."""
-    (folder / "token").write_text(jenkins.token)
-    rules = rules or BuildEndRules(after_seconds=0.2)
-    ci = subject(jenkins, folder / "token")
-    return BuildWatcher(api.wiring.store, {"demo": ci}, {"demo": rules}, rules, time.time, poll_seconds=0.1)
-
-
 def deploy(api: RunningApi, options: str = HELD, **build: Any) -> dict[str, Any]:
     """The rollout that build 7 requested, once it waits for a person."""
     wanted = {"job": JOB, "number": 7, "url": "http://ci/7/", **build}
@@ -71,7 +62,7 @@ def test_a_rollout_does_not_outlive_its_build(
 ) -> None:
     rollout = deploy(api)["id"]
     build.end("ABORTED", aborted_by("ann"))
-    with watcher(api, jenkins, tmp_path):
+    with build_watcher(api, jenkins, tmp_path):
         ended = api.until(rollout, "rolled_back")
     assert ended["rollback_cause"] == "build_ended"
     assert "build 7 of team/shop is over (ABORTED, Aborted by ann)" in ended["reason"]
@@ -90,7 +81,7 @@ def test_a_build_that_succeeds_before_its_rollout_is_over_too(
 ) -> None:
     rollout = deploy(api)["id"]
     build.end("SUCCESS")
-    with watcher(api, jenkins, tmp_path):
+    with build_watcher(api, jenkins, tmp_path):
         assert api.until(rollout, "rolled_back")["rollback_cause"] == "build_ended"
 
 
@@ -99,7 +90,7 @@ def test_the_policy_pause_pauses_and_detach_lets_it_continue(
 ) -> None:
     rollout = deploy(api)["id"]
     build.end("FAILURE")
-    with watcher(api, jenkins, tmp_path, TO_PAUSE):
+    with build_watcher(api, jenkins, tmp_path, TO_PAUSE):
         eventually("it is paused", lambda: api.call("GET", f"/v1/rollouts/{rollout}").json()["paused"])
         api.post(f"/v1/rollouts/{rollout}/rollback")
         api.until(rollout, "rolled_back")
@@ -115,7 +106,7 @@ def test_a_jenkins_that_does_not_answer_changes_nothing_and_is_reported_once(
     rollout = deploy(api)["id"]
     build.end("ABORTED")
     jenkins.stop()
-    with watcher(api, jenkins, tmp_path):
+    with build_watcher(api, jenkins, tmp_path):
         eventually("it is reported", lambda: events(api, rollout, "warning"))
         pause(1.0, "further answers that do not come change nothing")
         (event,) = events(api, rollout, "warning")
@@ -127,7 +118,7 @@ def test_a_jenkins_that_does_not_answer_changes_nothing_and_is_reported_once(
 
 def test_a_build_that_may_not_be_seen_is_not_over(api: RunningApi, jenkins: FakeJenkins, tmp_path: Path) -> None:
     rollout = deploy(api)["id"]  # this Jenkins shows no such build
-    with watcher(api, jenkins, tmp_path):
+    with build_watcher(api, jenkins, tmp_path):
         eventually("it is reported", lambda: events(api, rollout, "warning"))
         assert api.call("GET", f"/v1/rollouts/{rollout}").json()["phase"] == "running"
         jenkins.build(JOB, 7).end("ABORTED", aborted_by("ann"))
@@ -140,7 +131,7 @@ def test_who_rejected_a_gate_is_recorded_when_its_build_has_ended(
     rollout = deploy(api)["id"]
     api.post(f"/v1/rollouts/{rollout}/rollback", {"reason": "gate rejected"})  # as the library does, without a name
     assert api.until(rollout, "rolled_back")["rollback_cause"] == "approval_rejected"
-    with watcher(api, jenkins, tmp_path):
+    with build_watcher(api, jenkins, tmp_path):
         build.end("ABORTED", rejected_by("bob"))
         eventually("it is recorded", lambda: events(api, rollout, "build_ended"))
     (entry,) = [one for one in api.call("GET", "/v1/audit").json()["entries"] if one["action"] == "stop build"]
@@ -152,10 +143,10 @@ def test_a_build_that_does_not_poll_is_reported_and_one_that_polls_is_not(
 ) -> None:
     body = {"compose": compose("bake: 1h"), "variables": {"VERSION": "v2"}, "build": {"job": JOB, "number": 7}}
     rollout = api.post(f"{SHOP}/rollouts", body).json()["id"]
-    with watcher(api, jenkins, tmp_path, BuildEndRules(silent_seconds=3_600.0)):
+    with build_watcher(api, jenkins, tmp_path, BuildEndRules(silent_seconds=3_600.0)):
         pause(0.5, "a build that has polled lately is not reported")
     assert events(api, rollout, "warning") == []
-    with watcher(api, jenkins, tmp_path, BuildEndRules(silent_seconds=0.001)):
+    with build_watcher(api, jenkins, tmp_path, BuildEndRules(silent_seconds=0.001)):
         eventually("it is reported", lambda: events(api, rollout, "warning"))
     (event,) = events(api, rollout, "warning")
     assert "has not polled for this rollout" in event["message"]

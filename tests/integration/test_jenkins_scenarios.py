@@ -20,7 +20,7 @@ from support.api import running
 from support.controller import Controller, Library, folder_xml, pipeline_xml, secret_xml, trusting
 from support.fake_jenkins_jobs import RECENT, PlayedJenkins
 from support.library import Harness
-from support.outbox import outbox
+from support.outbox import build_watcher, outbox
 from support.pipeline_scenarios import PipelineScenario
 
 LIBRARY = Library("https://git.example.com/team's/tidegate.git?a=1&b=<2>", "v1")
@@ -41,12 +41,14 @@ def here(request: pytest.FixtureRequest, fake: PlayedJenkins, tmp_path: Path) ->
         api = stack.enter_context(running(tmp_path))
         stack.enter_context(api.engine())
         stack.enter_context(outbox(api, fake, tmp_path))
+        stack.enter_context(build_watcher(api, fake, tmp_path))
         yield stack.enter_context(pipeline_scenarios.scenario(api, controller, LIBRARY, trusted=request.param == "global"))
 
 
 @pytest.mark.parametrize(
     "run_scenario",
     [
+        pipeline_scenarios.failed_between_stages,
         pipeline_scenarios.approved_elsewhere,
         pipeline_scenarios.evidence_changes,
         pipeline_scenarios.approved_in_jenkins,

@@ -10,7 +10,9 @@ from typing import Any
 from support.api import RunningApi
 from support.controller import Controller
 from support.fake_jenkins import FakeJenkins, subject
+from tidegate.core.build_watch import BuildEndRules
 from tidegate.core.model import Rollout, Signal
+from tidegate.engine.build_watcher import BuildWatcher
 from tidegate.engine.outbox import Outbox
 from tidegate.store_port import Store
 
@@ -34,6 +36,16 @@ def outbox(
     if live:
         cis["live"] = subject(jenkins, folder / "token", url=live)
     return Outbox(_Interrupted(api.wiring.store, between), cis, time.time, ADDRESS)
+
+
+def build_watcher(
+    api: RunningApi, jenkins: FakeJenkins | Controller, folder: Path, rules: BuildEndRules | None = None
+) -> BuildWatcher:
+    """A watcher that asks often, and lets a build be over for a moment only; writes the user's token into the folder."""
+    (folder / "token").write_text(jenkins.token)
+    rules = rules or BuildEndRules(after_seconds=0.2)
+    cis = {"demo": subject(jenkins, folder / "token")}
+    return BuildWatcher(api.wiring.store, cis, {"demo": rules}, rules, time.time, poll_seconds=0.1)
 
 
 class _Interrupted:

@@ -6,7 +6,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from support.api import RunningApi, compose
@@ -39,6 +39,7 @@ class PipelineScenario:
     api: RunningApi
     controller: Controller
     job: str
+    script: str = ""  # of the job
 
     @property
     def folder(self) -> str:
@@ -87,8 +88,9 @@ def scenario(api: RunningApi, controller: Controller, library: Library, *, trust
         if trusted:
             controller.trust(library)
         controller.make_secret(folder, api.token_for("deploy", "promote", "rollback", "vouch", services=("demo/*",)))
-        controller.make_pipeline(f"{folder}/shop", script.replace("COMPOSE", compose(f"{CHECKED}, {CHECKS}")))
-        yield PipelineScenario(api, controller, f"{folder}/shop")
+        script = script.replace("COMPOSE", compose(f"{CHECKED}, {CHECKS}"))
+        controller.make_pipeline(f"{folder}/shop", script)
+        yield PipelineScenario(api, controller, f"{folder}/shop", script)
     finally:
         if trusted:
             controller.forget(library)
@@ -96,6 +98,20 @@ def scenario(api: RunningApi, controller: Controller, library: Library, *, trust
 
 
 # -- the stories ---------------------------------------------------------------------------------------------------------
+
+
+def failed_between_stages(here: PipelineScenario) -> None:
+    """Another step fails after the deployment, where no Tidegate step notices: the service rolls back."""
+    job = f"{here.folder}/fails"
+    here.controller.make_pipeline(job, here.script.partition("stage('Verify')")[0] + "error 'the tests failed'\n")
+    failing = replace(here, job=job)
+    here.controller.start(job)
+    log = failing.ends("FAILURE", "rolled_back")
+    assert "the tests failed" in log
+    assert "Rolling back" not in log
+    rollout = failing.rollout()
+    assert rollout["rollback_cause"] == "build_ended"
+    assert f"build 1 of {job} is over (FAILURE)" in rollout["reason"]
 
 
 def approved_elsewhere(here: PipelineScenario) -> None:
