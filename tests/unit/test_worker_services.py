@@ -218,6 +218,16 @@ def test_a_sick_worker_is_replaced_by_a_repair_after_its_deadline() -> None:
     assert waiting.waiting_for.then == "unready instances are replaced"
 
 
+def test_a_grace_period_longer_than_the_deadline_is_waited_for() -> None:
+    service = replace(WORKER, replicas=1, order=Order.STOP_FIRST)
+    repair = drift.make_repair(service, replace(OLD, replicas=1), "r", NOW - 900.0)
+    repair = replace(repair, phase=Phase.RUNNING, policy=POLICY, step_started_at=NOW - 800.0)
+    waiting = at(repair, world(replace(A0, state=InstanceState.STOPPING)))
+    assert isinstance(waiting, Wait)
+    assert waiting.reason == "Waiting for a/0 to stop"
+    assert isinstance(at(repair, world()), Start)
+
+
 # -- messages ---------------------------------------------------------------------------------------------------------
 
 

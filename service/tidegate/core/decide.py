@@ -207,8 +207,8 @@ def start_missing(state: RolloutState) -> Decision | None:
     if not state.missing_ordinals:
         return None
     room = _wait_for_room(state)
-    if room is None and state.rollout.starting_at is None:
-        return Mark(MarkKind.STARTING, "Starting instances")
+    if state.rollout.starting_at is None:  # what stops has its whole grace period, however long that is
+        return room or Mark(MarkKind.STARTING, "Starting instances")
     if state.is_overdue:
         return _give_up(state, _deadline_message(state, "Instances could not be started"))
     if room is not None:
