@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -14,7 +14,6 @@ from support.docker_contract import PREFIX, SOCKET, local_engine, make_release, 
 from support.wait import eventually
 from tidegate.compose.document import Location
 from tidegate.compose.loader import ComposeInput, read_service
-from tidegate.core.compose import ComposeContainer
 from tidegate.core.model import Release
 from tidegate.drivers.platforms.docker.driver import DockerPlatform
 from tidegate.drivers.platforms.docker.labels import COMPOSE
@@ -66,10 +65,12 @@ def platform(client: docker.DockerClient) -> Iterator[DockerPlatform]:
 
 
 @contextmanager
-def of_compose(client: docker.DockerClient, project: str, service: str, *words: str) -> Iterator[DockerContainer]:
+def of_compose(
+    client: docker.DockerClient, project: str, service: str, *words: str, volumes: Sequence[str] = ()
+) -> Iterator[DockerContainer]:
     """A container that Docker Compose could have made."""
     marks = labels(project, service=service, oneoff="False", container_number="1", config_hash="x")
-    made = client.containers.run(f"{PREFIX}:good", list(words) or None, detach=True, labels=marks)
+    made = client.containers.run(f"{PREFIX}:good", list(words) or None, detach=True, labels=marks, volumes=list(volumes))
     try:
         yield made
     finally:
@@ -109,9 +110,8 @@ def test_a_default_network_that_nobody_made_is_not_needed(client: docker.DockerC
 
 
 def test_no_empty_volume_hides_the_one_of_the_same_service(client: docker.DockerClient, platform: DockerPlatform) -> None:
-    client.volumes.create(f"{OTHER}_uploads", labels=labels(OTHER, volume="uploads"))
     mistaken = f"{PREFIX}mistaken"
-    with of_compose(client, OTHER, "shop"):
+    with of_compose(client, OTHER, "shop", volumes=[f"{OTHER}_uploads:/uploads"]):
         with pytest.raises(PlatformError) as refused:
             platform.pin(release(mistaken))
         assert f"docker compose runs shop there in the project {OTHER}, with {OTHER}_uploads" in refused.value.message
@@ -122,14 +122,15 @@ def test_no_empty_volume_hides_the_one_of_the_same_service(client: docker.Docker
 
 
 def test_what_docker_compose_runs_is_told_by_state(client: docker.DockerClient, platform: DockerPlatform) -> None:
+    def states(project: str, service: str) -> list[tuple[str, str, int | None]]:
+        found = platform.compose_containers(project, service)
+        return [(container.state, container.health, container.exit_status) for container in found]
+
     with of_compose(client, PROJECT, "db"), of_compose(client, PROJECT, "migrate", "hook", "3", "0") as ended:
-        assert platform.compose_containers(PROJECT, "db") == [ComposeContainer("local", "running")]
-        assert platform.compose_containers(OTHER, "db") == []
+        assert states(PROJECT, "db") == [("running", "", None)]
+        assert states(OTHER, "db") == []
         ended.wait()
-        eventually(
-            "the engine lists it as ended",
-            lambda: platform.compose_containers(PROJECT, "migrate") == [ComposeContainer("local", "exited", exit_status=3)],
-        )
+        eventually("the engine lists it as ended", lambda: states(PROJECT, "migrate") == [("exited", "", 3)])
 
 
 def test_the_port_that_the_image_exposes(client: docker.DockerClient, platform: DockerPlatform) -> None:

@@ -40,7 +40,7 @@ services:
     expose: ["8080"]
     secrets: [db]
     networks: {{default: , back: }}
-    volumes: ["outside:/outside"]
+    volumes: ["outside:/outside:ro"]
     x-tidegate: {{listen: 8001, health: {{path: /health}}}}
 secrets:
   db: {{file: db.txt}}

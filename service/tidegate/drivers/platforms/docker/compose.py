@@ -129,13 +129,11 @@ def _volume_elsewhere(host: DockerHost, release: Release, volume: str) -> str:
     probably wrong, and a new volume would hide the data."""
     project, service = release.container.project, release.service.partition("/")[2]
     key = volume.removeprefix(f"{project}_")
-    having = {str((one.get("Labels") or {}).get(COMPOSE_PROJECT)) for one in host.volumes({COMPOSE_VOLUME: key})}
-    running = {
-        str(one["Labels"].get(COMPOSE_PROJECT))
-        for one in host.listed({COMPOSE_SERVICE: service})
-        if SERVICE not in one["Labels"]
-    }
-    for other in sorted(having & running - {project}):
+    for listed in host.listed({COMPOSE_SERVICE: service}):
+        other = str(listed["Labels"].get(COMPOSE_PROJECT))
+        mounted = {str(mount.get("Name")) for mount in listed.get("Mounts") or ()}
+        if SERVICE in listed["Labels"] or other == project or f"{other}_{key}" not in mounted:
+            continue
         return (
             f"Volume {volume} not found on Docker host {host.name}, but docker compose runs {service} there in the project "
             f"{other}, with {other}_{key}. Set the project by `name: {other}` or --project-name {other}, or run docker "

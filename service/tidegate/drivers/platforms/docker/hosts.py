@@ -274,7 +274,8 @@ class DockerHost:
         return f"Network {name} not found on Docker host {self.name}. Run docker network create {name} there, or {fix}."
 
     def make(self, kind: Literal["network", "volume"], name: str, labels: Mapping[str, str]) -> None:
-        """Create a network or volume with Docker's defaults. No error if it exists."""
+        """Create a network or volume with Docker's defaults. No error if it exists, nor for a volume that Tidegate may not
+        create: Docker then creates it with the container, without these labels."""
         with self._translating_errors(f"create {kind} {name}") as api:
             try:
                 if kind == "volume":
@@ -282,14 +283,9 @@ class DockerHost:
                 else:
                     api.create_network(name, check_duplicate=True, labels=dict(labels))
             except APIError as error:
-                if "already exists" not in str(error.explanation):
+                is_forbidden = error.status_code == 403 and kind == "volume"
+                if not is_forbidden and "already exists" not in str(error.explanation):
                     raise
-
-    def volumes(self, labels: Mapping[str, str]) -> list[dict[str, Any]]:
-        """All volumes with these labels."""
-        wanted = [f"{name}={value}" for name, value in labels.items()]
-        with self._translating_errors("list volumes") as api:
-            return [_require_object(one) for one in api.volumes(filters={"label": wanted})["Volumes"] or ()]
 
     def has(self, kind: Literal["network", "volume"], name: str) -> bool:
         """Whether the network or volume exists."""
