@@ -149,6 +149,24 @@ def test_a_freeze_force_and_the_audit_log(tidegate: Run) -> None:
     assert entries[1]["reason"] == "no time"
 
 
+def test_a_quarantine_is_listed_and_lifted(api: RunningApi, tidegate: Run) -> None:
+    deploy(tidegate, "v1")
+    deploy(tidegate, "v2", "approval.yaml")
+    bad = api.call("GET", "/v1/rollouts?limit=1").json()["rollouts"][0]
+    api.world.crashing.add(bad["new"])
+    bad = api.until(bad["id"], "rolled_back")
+    refused = deploy(tidegate, "v2")
+    command = f"tidegate quarantine lift demo/shop {bad['new']} --reason WHY"
+    assert (refused.returncode, command in refused.stderr) == (ExitCode.REFUSED, True), refused.stderr
+    (listed,) = json.loads(tidegate("quarantine", "list", "demo/shop", "-o", "json").stdout)
+    assert (listed["release"], listed["finding"]) == (bad["new"], bad["reason"])
+    assert bad["id"] in tidegate("quarantine", "list").stdout
+    lifted = tidegate("quarantine", "lift", "demo/shop", bad["new"], "--reason", "a full disk")
+    assert (lifted.returncode, lifted.stdout) == (ExitCode.DONE, "shop:v2 of demo/shop is no longer in quarantine.\n")
+    assert json.loads(tidegate("quarantine", "list", "-o", "json").stdout) == []
+    assert deploy(tidegate, "v2").returncode == ExitCode.DONE
+
+
 def test_all_mistakes_of_a_compose_file_are_reported_at_once(tidegate: Run, tmp_path: Path) -> None:
     text = compose("drian_timeout: 1s, approval: {after: [9]}")
     (tmp_path / "bad.yaml").write_text(text.replace("replicas: 3", "replicas: -3"))
