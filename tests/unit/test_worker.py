@@ -158,13 +158,14 @@ def test_slow_parts_of_some_services_delay_no_other(store: SqlStore, world: Fake
     services = [a_service(f"slow{number}") for number in range(4)]
     parts = world.parts()
     platform = SlowPlatform(parts.platform, verb)
+    settle_old(store, world, a_service("quick"), time.time)  # before an engine could claim its rollout
     slow = begin(store, world, *services)
     with (
         working(store, world, replace(QUICK, threads=2), parts=replace(parts, platform=cast(Platform, platform))),
         set_at_the_end(platform.go_on),
     ):
         eventually("all four are in their calls", lambda: len(platform.inside) == 4)
-        quick = begin(store, world, a_service("quick"))
+        quick = [request_rollout(store, a_service("quick"), 2, time.time, 1)]
         await_ends(store, *quick)
         assert {store.load(rollout)[0].phase.live for rollout in slow} == {True}
         platform.go_on.set()
