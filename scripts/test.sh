@@ -52,13 +52,14 @@ done
 # Several files at a time. Those with whole rollouts (acceptance) keep the processors busy, most others wait: for bakes, for
 # processes, for deadlines. So three of the others follow each of them. Of both, the longest come first, or they would be alone
 # at the end; the lists are in the order of measured times, and files that they do not name are short.
-STORIES=(outages drift_repair killed_proxy demo killed_engine two_engines chaos blue_green health soak refused zero_downtime
-    discovery queue_workers one_writer import)
+STORIES=(outages drift_repair killed_proxy demo killed_engine two_engines chaos blue_green import health commands soak
+    refused queue_workers zero_downtime discovery one_writer)
 OTHERS=(contract/test_haproxy_crash integration/test_secrets_stay contract/test_malformed_responses
     integration/test_engine_process integration/test_api_hostile integration/test_cli integration/test_api_server
     integration/test_store_processes integration/test_jenkins_codenarc contract/test_envoy_crash contract/test_docker
     contract/test_migrations integration/test_two_engines contract/test_analysis_prometheus contract/test_postgres_failures
-    integration/test_jenkins_scenarios integration/test_pruning contract/test_nginx_crash contract/test_haproxy_reloads
+    integration/test_jenkins_scenarios integration/test_jenkins_examples integration/test_repeats integration/test_plans
+    integration/test_cli_ci integration/test_pruning contract/test_nginx_crash contract/test_haproxy_reloads
     contract/test_latency contract/test_alert_rules contract/test_docker_hosts)
 first() { awk '!seen[$0]++'; } # the first of equal lines
 mapfile -t stories < <({ printf 'tests/acceptance/test_%s.py\n' "${STORIES[@]}"; find tests/acceptance -name 'test_*.py' | sort; } | grep -vx "$FAULTS" | first)
