@@ -65,6 +65,18 @@ def test_init_does_not_guess_without_a_terminal(tmp_path: Path, file: Path) -> N
     assert file.read_text() == WEB
 
 
+def test_lint_checks_the_rest_of_what_it_cannot_read(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("services: {web: {image: x, env_file: none.env, x-tidegate: {}}}")
+    (tmp_path / "b.yaml").write_text(
+        "services: {web: {image: x, x-tidegate: {worker: true}}, mail: {image: x, x-tidegate: 7}}"
+    )
+    checked = tidegate(tmp_path, "lint", "a.yaml", "b.yaml")
+    assert (checked.returncode, "b.yaml: web: ok" in checked.stdout) == (ExitCode.REFUSED, True)
+    assert "a.yaml: web: Cannot read files" in checked.stdout
+    assert "none.env: No such file" in checked.stdout
+    assert "b.yaml: mail: services.mail.x-tidegate: " in checked.stdout
+
+
 def test_init_asks_about_what_it_found(tmp_path: Path, file: Path) -> None:
     ours, theirs = pty.openpty()
     command = [str(TIDEGATE), "init", "compose.yaml"]

@@ -293,14 +293,18 @@ def test_its_container_needs_no_port_and_no_check() -> None:
 
 # -- init -------------------------------------------------------------------------------------------------------------
 
-NOTHING: dict[str, Any] = dict.fromkeys(("port", "listen", "health", "replicas"))
+NOTHING: dict[str, Any] = dict.fromkeys(("port", "listen", "health", "replicas", "worker"))
 
 
-def test_init_takes_a_service_without_a_port_for_a_worker() -> None:
+def test_init_takes_a_service_without_a_port_for_a_worker_only_if_told() -> None:
     text = "services:\n  work: {image: x}\n  mail:\n    image: x  # sends\n"
-    setup = compose_init.ask(compose_init.find(text, "mail"), NOTHING, ask=False)
-    assert setup.is_worker
+    found = compose_init.find(text, "mail", {})
+    with pytest.raises(ValueError, match="mail names no port: add --port if it takes requests, or --worker"):
+        compose_init.ask(found, NOTHING, ask=False)
+    setup = compose_init.ask(found, {**NOTHING, "worker": True}, ask=False)
     added = compose_init.add(text, setup)
     assert added == "services:\n  work: {image: x}\n  mail:\n    image: x  # sends\n    x-tidegate: {worker: true}\n"
     with pytest.raises(ValueError, match="which port takes requests"):
-        compose_init.ask(compose_init.find(text, "mail"), {**NOTHING, "health": "/ready"}, ask=False)
+        compose_init.ask(found, {**NOTHING, "health": "/ready"}, ask=False)
+    with pytest.raises(ValueError, match="--worker says that mail takes no requests: remove it, or --port, --health"):
+        compose_init.ask(found, {**NOTHING, "worker": True, "port": 80, "health": "/ready"}, ask=False)

@@ -82,11 +82,11 @@ services:
       replicas: 3
   db: {image: postgres}
 """
-NOTHING = {"port": None, "listen": None, "health": None, "replicas": None}
+NOTHING = {"port": None, "listen": None, "health": None, "replicas": None, "worker": False}
 
 
 def test_port_address_health_and_replicas_are_found() -> None:
-    found = find(WEB, "")
+    found = find(WEB, "", {})
     assert (found.service, found.ports, found.published) == ("web", (8080,), "127.0.0.1:8001")
     assert (found.health, found.replicas) == ("/health", 3)
     changed = yaml.safe_load(add(WEB, ask(found, NOTHING, ask=False)))["services"]["web"]
@@ -96,7 +96,7 @@ def test_port_address_health_and_replicas_are_found() -> None:
 @pytest.mark.parametrize("deploy", ["", "    deploy: {resources: {}}\n"])
 def test_the_number_of_instances_is_added(deploy: str) -> None:
     text = WEB.replace("    deploy:\n      replicas: 3\n", deploy)
-    changed = yaml.safe_load(add(text, ask(find(text, "web"), NOTHING | {"replicas": 4}, ask=False)))
+    changed = yaml.safe_load(add(text, ask(find(text, "web", {}), NOTHING | {"replicas": 4}, ask=False)))
     assert changed["services"]["web"]["deploy"]["replicas"] == 4
 
 
@@ -112,12 +112,41 @@ def test_the_number_of_instances_is_added(deploy: str) -> None:
 )
 def test_what_cannot_be_found_is_said(text: str, service: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        find(text, service)
+        find(text, service, {})
 
 
 def test_a_port_that_is_not_clear_must_be_named() -> None:
     text = WEB.replace('["127.0.0.1:8001:8080"]', '["8001:8080", "9001:9090"]')
     with pytest.raises(ValueError, match="the file names 8080, 9090: add --port"):
-        ask(find(text, "web"), NOTHING, ask=False)
-    setup = ask(find(text, "web"), NOTHING | {"port": 9090, "listen": "8001"}, ask=False)
+        ask(find(text, "web", {}), NOTHING, ask=False)
+    setup = ask(find(text, "web", {}), NOTHING | {"port": 9090, "listen": "8001"}, ask=False)
     assert yaml.safe_load(add(text, setup))["services"]["web"]["x-tidegate"]["port"] == 9090
+
+
+@pytest.mark.parametrize(
+    ("ports", "wanted"),
+    [
+        ('["${WEB_PORT:-8001}:8080"]', {}),
+        ('["127.0.0.1:${WEB_PORT}:8080"]', {}),
+        ('["${BIND:-127.0.0.1}:${WEB_PORT}:${INNER:-8080}"]', {}),
+        ('[{target: 8080, published: "${WEB_PORT}"}]', {}),
+        ('["0.0.0.0:8001:8080"]', {"listen": 8001}),
+        ('["8001:8080/tcp", "8002:8080/udp"]', {"listen": 8001}),
+    ],
+)
+def test_a_published_port_with_variables_stays_what_ports_says(ports: str, wanted: dict[str, object]) -> None:
+    text = WEB.replace('["127.0.0.1:8001:8080"]', ports)
+    found = find(text, "", {"WEB_PORT": "8001"})
+    assert (found.service, found.ports, found.published.endswith("8001")) == ("web", (8080,), True)
+    changed = yaml.safe_load(add(text, ask(found, NOTHING, ask=False)))["services"]["web"]
+    assert changed["x-tidegate"] == wanted | {"health": {"path": "/health"}}
+
+
+@pytest.mark.parametrize("ports", ['["${A}:${B}"]', '[{target: "${B}"}]', '["8001:none"]'])
+def test_ports_that_cannot_be_read_make_no_worker(ports: str) -> None:
+    text = WEB.replace('["127.0.0.1:8001:8080"]', ports)
+    with pytest.raises(ValueError, match=r"which port takes requests\? the file names ports .*: add --port"):
+        ask(find(text, "web", {}), NOTHING, ask=False)
+    setup = ask(find(text, "web", {}), NOTHING | {"port": 8080}, ask=False)
+    changed = yaml.safe_load(add(text, setup))["services"]["web"]
+    assert changed["x-tidegate"] == {"port": 8080, "health": {"path": "/health"}}, "where it listens, ports will say"

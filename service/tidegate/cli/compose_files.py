@@ -34,7 +34,7 @@ def gather(options: ComposeOptions, service: str) -> Gathered:
     that is missing, too large or outside the folder."""
     texts = [_read_text(file) for file in options.files]
     folder = options.files[0].resolve().parent
-    given, wrong = _variables(options, folder)
+    given, wrong = read_variables(options, folder)
     project = options.project or os.environ.get(PROJECT_VARIABLE) or given.get(PROJECT_VARIABLE, "")
     location = Location(project, str(folder), str(Path.home()))
     compose = ComposeInput(texts[0], given, overrides=tuple(texts[1:]), location=location)
@@ -75,7 +75,7 @@ def _read_text(file: Path) -> str:
         raise CommandError(f"Cannot read the file {file}: {problem}.", ExitCode.USAGE) from error
 
 
-def _variables(options: ComposeOptions, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
+def read_variables(options: ComposeOptions, folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """The variables by Compose's precedence: --set, the process environment (--env), --env-file or `.env`; and messages
     by the names of those whose value in a file cannot be used."""
     missing = [name for name in options.env if name not in os.environ]

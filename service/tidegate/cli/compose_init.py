@@ -11,9 +11,11 @@ import typer
 import yaml
 
 from tidegate.cli.yaml_insert import insert
+from tidegate.compose.interpolation import Variables
+from tidegate.compose.ports import named_ports
 
 EXTENSION = "x-tidegate"
-REQUEST_OPTIONS = ("port", "listen", "health")  # one of them says that a service without a port is no worker
+REQUEST_OPTIONS = ("port", "listen", "health")  # about requests, which a worker does not take
 URL_PATH = re.compile(r"https?://[^\s/'\"]+(/[A-Za-z0-9_./-]*)")
 
 
@@ -22,6 +24,7 @@ class Setup:
     """What `x-tidegate` needs.
 
     `ports`: those that the file names. `published`: the host's address that the only port is published on, or empty.
+    `follows`: that address depends on variables. `unread`: what names ports, but none could be read.
     """
 
     service: str
@@ -30,12 +33,14 @@ class Setup:
     health: str
     has_healthcheck: bool
     replicas: int
+    follows: bool = False
+    unread: str = ""
     port: int | None = None
     listen: str = ""
     is_worker: bool = False  # takes no requests
 
 
-def find(text: str, service: str) -> Setup:
+def find(text: str, service: str, variables: Mapping[str, str]) -> Setup:
     """What the file says about a service, or about its only one with a port. Raises `ValueError`."""
     try:
         document = yaml.safe_load(text)
@@ -45,7 +50,9 @@ def find(text: str, service: str) -> Setup:
     bodies: dict[str, Any] = services if isinstance(services, dict) else {}
     if not service:
         candidates = [
-            name for name, body in bodies.items() if isinstance(body, dict) and _ports(body) and EXTENSION not in body
+            name
+            for name, body in bodies.items()
+            if isinstance(body, dict) and (body.get("ports") or body.get("expose")) and EXTENSION not in body
         ]
         if len(candidates) != 1:
             known = ", ".join(candidates or bodies) or "none"
@@ -56,7 +63,8 @@ def find(text: str, service: str) -> Setup:
         raise ValueError(f"there is no service {service}; the file has: {', '.join(bodies) or 'none'}")
     if EXTENSION in body:
         raise ValueError(f"{service} has {EXTENSION} already")
-    ports = _ports(body)
+    ports = named_ports(body, Variables.of(variables))
+    named = [key for key in ("ports", "expose") if body.get(key)]
     published = next((address for port, address in ports.items() if address), "") if len(ports) == 1 else ""
     deploy = body.get("deploy")
     replicas = deploy.get("replicas") if isinstance(deploy, dict) else body.get("scale")
@@ -70,22 +78,9 @@ def find(text: str, service: str) -> Setup:
         path[1] if path else "",
         bool(test),
         replicas if isinstance(replicas, int) else 1,
+        follows="$" in str(body.get("ports")),
+        unread="" if ports else " and ".join(f"{key} {body[key]}" for key in named),
     )
-
-
-def _ports(body: Mapping[str, Any]) -> dict[int, str]:
-    """The ports of the container, each with the host's address that it is published on, or empty."""
-    addresses: dict[int, str] = {}
-    for entry in body.get("expose") or ():
-        if match := re.fullmatch(r"(\d+)(/tcp)?", str(entry)):
-            addresses.setdefault(int(match[1]), "")
-    for entry in body.get("ports") or ():
-        if isinstance(entry, dict):
-            if str(entry.get("target", "")).isdecimal():
-                addresses[int(entry["target"])] = str(entry.get("published") or "")
-        elif match := re.fullmatch(r"(?:((?:[0-9.]+:)?\d+):)?(\d+)(/tcp)?", str(entry)):
-            addresses[int(match[2])] = match[1] or ""
-    return addresses
 
 
 def ask(present: Setup, given: Mapping[str, Any], *, ask: bool) -> Setup:
@@ -97,18 +92,17 @@ def ask(present: Setup, given: Mapping[str, Any], *, ask: bool) -> Setup:
             return given[name]
         return typer.prompt(question, default=default, type=kind, err=True) if ask else default
 
-    if not present.ports and all(given[name] is None for name in REQUEST_OPTIONS):
-        question = f"{present.service} names no port. Is it a worker, which takes no requests?"
-        if not ask or typer.confirm(question, default=True, err=True):
-            replicas = answer("replicas", "Number of instances", present.replicas, int)
-            return replace(present, is_worker=True, replicas=replicas)
+    if _is_worker(present, given, ask=ask):
+        replicas = answer("replicas", "Number of instances", present.replicas, int)
+        return replace(present, is_worker=True, replicas=replicas)
     port = answer(
         "port", "Port of the container that takes requests", present.ports[0] if len(present.ports) == 1 else None, int
     )
     if port is None:
-        known = f"the file names {', '.join(map(str, present.ports))}" if present.ports else "the file names none"
+        known = f"the file names {', '.join(map(str, present.ports)) or present.unread or 'none'}"
         raise ValueError(f"which port takes requests? {known}: add --port")
-    listen = answer("listen", "Address for the proxy to listen on", present.published or str(port), str)
+    otherwise = present.published or ("" if present.unread else str(port))  # empty: what `ports` will say
+    listen = answer("listen", "Address for the proxy to listen on", otherwise, str)
     health = answer("health", "Health path (empty: HEALTHCHECK)", present.health, str)
     replicas = answer("replicas", "Number of instances", present.replicas, int)
     if health and not health.startswith("/"):
@@ -118,6 +112,22 @@ def ask(present: Setup, given: Mapping[str, Any], *, ask: bool) -> Setup:
             "how is an instance known to be ready? Add --health PATH, or --health '' if its image has a HEALTHCHECK"
         )
     return replace(present, port=port, listen=listen, health=health, replicas=replicas)
+
+
+def _is_worker(present: Setup, given: Mapping[str, Any], *, ask: bool) -> bool:
+    """Whether the service takes no requests. Without a port in the file nobody can know but the person."""
+    about_requests = [f"--{name}" for name in REQUEST_OPTIONS if given[name] is not None]
+    if given["worker"] and about_requests:
+        raise ValueError(
+            f"--worker says that {present.service} takes no requests: remove it, or {', '.join(about_requests)}"
+        )
+    if given["worker"] or present.ports or present.unread or about_requests:
+        return bool(given["worker"])
+    if not ask:
+        raise ValueError(f"{present.service} names no port: add --port if it takes requests, or --worker if it takes none")
+    return typer.confirm(
+        f"{present.service} names no port. Is it a worker, which takes no requests?", default=None, err=True
+    )
 
 
 def add(text: str, setup: Setup) -> str:
@@ -136,9 +146,10 @@ def add(text: str, setup: Setup) -> str:
     if setup.is_worker:
         return insert(text, place, EXTENSION, ["{worker: true}"])
     keys = [] if setup.ports == (setup.port,) else [f"port: {setup.port}"]
-    keys.append(f"listen: {_quoted(setup.listen)}")
+    is_followed = not setup.listen or (setup.follows and setup.listen == setup.published)  # it stays what `ports` says
+    keys += [] if is_followed else [f"listen: {_quoted(setup.listen)}"]
     keys += [f"health: {{path: {_quoted(setup.health)}}}"] if setup.health else []
-    return insert(text, place, EXTENSION, keys if len(keys) > 1 else [f"{{{keys[0]}}}"])
+    return insert(text, place, EXTENSION, keys if len(keys) > 1 else [f"{{{''.join(keys)}}}"])
 
 
 def _quoted(value: str) -> str:

@@ -79,7 +79,10 @@ def _check_service(options: ComposeOptions, name: str) -> Json:
     from tidegate.compose.document import Location
     from tidegate.errors import InvalidSpec
 
-    body = compose_body(options, name)
+    try:
+        body = compose_body(options, name)
+    except CommandError as error:  # a variable or a file that cannot be read: the other services and files are checked
+        return _result(options.files[0], name, [Problem("", str(error))])
     source = body["source"]
     given = loader.ComposeInput(
         body["compose"],
@@ -123,21 +126,23 @@ def init(
         str | None, typer.Option(help="Path that answers 2xx or 3xx when an instance is ready; empty: its HEALTHCHECK.")
     ] = None,
     replicas: Annotated[int | None, typer.Option(min=1, max=1000, help="Number of instances.")] = None,
+    worker: Annotated[bool, typer.Option("--worker", help="The service takes no requests.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Take what was found, and do not ask.")] = False,
 ) -> None:
     """Add `x-tidegate` to a service of a Compose file, after asking about what was found in it.
 
     Nothing else in the file changes: comments, quotes and order stay.
     """
-    from tidegate.cli import compose_init
+    from tidegate.cli import compose_files, compose_init
 
     context: Context = ctx.obj
     text = read_text(file)
     if not yes and not sys.stdin.isatty():
         raise CommandError("Without a terminal to ask on, add --yes to take what was found.", ExitCode.USAGE)
     try:
-        present = compose_init.find(text, service)
-        given = {"port": port, "listen": listen or None, "health": health, "replicas": replicas}
+        variables = compose_files.read_variables(ComposeOptions((file,)), file.resolve().parent)[0]
+        present = compose_init.find(text, service, variables)
+        given = {"port": port, "listen": listen or None, "health": health, "replicas": replicas, "worker": worker}
         answers = compose_init.ask(present, given, ask=not yes)
         file.write_text(compose_init.add(text, answers))
     except ValueError as error:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from tidegate.compose import extension
+from tidegate.compose.interpolation import Variables, interpolate
 from tidegate.compose.reader import Reader, integer, list_of
+from tidegate.errors import Problem
 
 SHORT = re.compile(
     r"(?:(?:(?P<ip>\[[0-9a-fA-F:.]+\]|[0-9.]+|[0-9a-fA-F:]*::[0-9a-fA-F:.]*):)?(?P<published>[0-9]*(?:-[0-9]+)?):)?"
@@ -36,6 +39,21 @@ class PublishedPort:
         if ip is None or str(ip) == "0.0.0.0":
             return self.published
         return f"[{ip}]:{self.published}" if ip.version == 6 else f"{ip}:{self.published}"
+
+
+def named_ports(body: Mapping[str, object], variables: Variables) -> dict[int, str]:
+    """The ports that a service's `ports` and `expose` name, each with the address that it is published on, or empty. An
+    entry that cannot be read, as one with a variable that is not set, is left out."""
+    addresses: dict[int, str] = {}
+    for key in ("expose", "ports"):
+        entries = body.get(key)
+        for entry in entries if isinstance(entries, list) else ():
+            problems: list[Problem] = []
+            resolved = interpolate(entry, variables, problems, key)
+            with suppress(ValueError):
+                for port in () if problems else _ports([resolved]):
+                    addresses[port.target] = port.listen or addresses.get(port.target, "")
+    return addresses
 
 
 def read_ports(root: Reader, own: Reader) -> tuple[int, str]:
