@@ -82,7 +82,7 @@ def _check_service(options: ComposeOptions, name: str) -> Json:
     try:
         body = compose_body(options, name)
     except CommandError as error:  # a variable or a file that cannot be read: the other services and files are checked
-        return _result(options.files[0], name, [Problem("", str(error))])
+        return _result(options.files[0], name, [Problem("", " ".join(str(error).split()))])
     source = body["source"]
     given = loader.ComposeInput(
         body["compose"],
