@@ -486,7 +486,7 @@ NOTED: dict[Callable[[Framework], Folder], set[str]] = {
         "ports",
         "profiles",
     },
-    behind_traefik: {"container_name", "links", "profiles"},
+    behind_traefik: {"container_name", "labels", "links", "profiles"},
     with_override: {"build", "ports", "profiles"},
     with_variables: {"ports", "profiles"},
     hardened: {"profiles"},

@@ -143,3 +143,38 @@ def test_all_mistakes_at_once() -> None:
 def test_a_probe_needs_an_address() -> None:
     with pytest.raises(InvalidSpec, match="the URL to probe"):
         parsed(listen=None, probe={"path": "/"})
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ({"traefik.enable": "true", "traefik.http.routers.shop.rule": "Host(`a`)"}, "traefik.enable leads another proxy"),
+        (["traefik.http.routers.shop.rule=Host(`a`)"], "traefik.http.routers.shop.rule leads another proxy"),
+        ({"caddy": "shop.example.com", "caddy.reverse_proxy": "{{upstreams 8080}}"}, "caddy leads another proxy"),
+        ({"com.centurylinklabs.watchtower.enable": "true"}, "com.centurylinklabs.watchtower.enable lets Watchtower"),
+        ({"traefik.enable": "false", "traefik.http.routers.shop.rule": "Host(`a`)"}, ""),
+        ({"com.centurylinklabs.watchtower.enable": "false", "traefik.docker.network": "front"}, ""),
+        ({"com.example.team": "caddy"}, ""),
+    ],
+)
+def test_labels_that_other_programs_act_on_get_a_note(labels: object, told: str) -> None:
+    body = {"image": "shop:1", "expose": ["8080"], "labels": labels, "x-tidegate": {"listen": "8001"}}
+    shop = service.parse_service({"services": {"shop": body}}, "shop", "demo", {})
+    notes = [note.message for note in shop.source.notes if note.field == "services.shop.labels"]
+    assert [note[: len(told)] for note in notes] == ([told] if told else [])
+
+
+@pytest.mark.parametrize(("host", "is_noted"), [("shop.example.com", True), ("", False)])
+def test_a_variable_that_another_proxy_acts_on_gets_a_note(host: str, is_noted: bool) -> None:
+    body = {"image": "shop:1", "environment": [f"VIRTUAL_HOST={host}"], "x-tidegate": {"listen": "8001"}}
+    shop = service.parse_service({"services": {"shop": body}}, "shop", "demo", {})
+    assert [note.field for note in shop.source.notes] == ["services.shop.environment"] * is_noted
+
+
+def test_what_only_a_missing_variable_makes_wrong_is_not_told_twice() -> None:
+    body = {"image": "shop:1", "volumes": ["${KEY}:/key:ro", ":/other"], "x-tidegate": {"listen": "8001"}}
+    with pytest.raises(InvalidSpec) as caught:
+        service.parse_service({"services": {"shop": body}}, "shop", "demo", {})
+    told = {problem.path.removeprefix("services.shop."): problem.message for problem in caught.value.problems}
+    assert {"volumes[0]", "volumes[0].source", "volumes[1].source"} & set(told) == {"volumes[0]", "volumes[1].source"}
+    assert "the variable KEY is not set" in told["volumes[0]"]

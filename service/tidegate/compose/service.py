@@ -22,7 +22,7 @@ from tidegate.compose.jobs import JobReader
 from tidegate.compose.ports import read_ports
 from tidegate.compose.reader import Findings, Reader, boolean, format_value, integer, one_of
 from tidegate.compose.units import parse_duration, parse_share
-from tidegate.compose.unsupported import note_neighbours, reject_unsupported
+from tidegate.compose.unsupported import note_neighbours, note_other_programs, reject_unsupported
 from tidegate.compose.worker import check_worker, read_singleton, read_worker, read_worker_health, read_worker_port
 from tidegate.core.compose import ComposeSource
 from tidegate.core.container import Container
@@ -71,6 +71,7 @@ def parse_service(
     problems = findings.problems
     problems += options.problems
     extracted = extract_service(document, service, variables, findings, options.location)
+    unset, first = problems[len(options.problems) :], len(problems)
     root = Reader(extracted.body, f"services.{service}", findings, extensible=True)
     if service not in extracted.ours:
         root.complain(EXTENSION, "is required: a service without it is run by docker compose; `x-tidegate: {}` is enough")
@@ -86,8 +87,10 @@ def parse_service(
     for checked in (extracted.as_document, *jobs.documents()):
         problems += [problem for problem in schema(checked) if not any(_is_same_place(problem, one) for one in problems)]
     if problems:
-        raise InvalidSpec(sorted(set(problems), key=lambda problem: problem.path))
+        caused = {problem for problem in problems[first:] if any(_is_within(problem, one) for one in unset)}
+        raise InvalidSpec(sorted({*problems} - caused, key=lambda problem: problem.path))
     note_neighbours(root, extracted)
+    note_other_programs(root, result.container)
     notes = tuple(sorted(dict.fromkeys(findings.notes), key=lambda note: note.field))
     source = ComposeSource(extracted.project, tuple(dict.fromkeys(jobs.others)), variables.used, notes)
     return replace(result, source=source, depends_on=depends_on.ours, hooks={**jobs.jobs, **result.hooks})
@@ -97,6 +100,11 @@ def examine(document: object, service: str, variables: Variables, options: ReadO
     """Read a service only for the variables that it uses, whatever its mistakes."""
     with suppress(InvalidSpec):
         parse_service(document, service, "any", variables, options)
+
+
+def _is_within(inner: Problem, outer: Problem) -> bool:
+    """Whether a value has a mistake because the one that it is read from has: a variable in it is not set."""
+    return outer.path != "" and (inner.path == outer.path or inner.path.startswith((f"{outer.path}.", f"{outer.path}[")))
 
 
 def _is_same_place(one: Problem, other: Problem) -> bool:

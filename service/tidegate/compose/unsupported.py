@@ -6,6 +6,7 @@ import re
 
 from tidegate.compose.document import ServiceDocument
 from tidegate.compose.reader import Reader, one_of
+from tidegate.core.container import Container
 
 HOST = "it gives the container access to the host"
 NETWORK = "the settings of the environment define the proxy's network; name others in networks"
@@ -67,6 +68,28 @@ IGNORED_DEPLOY = {
     "restart_policy": SETTINGS_RESTART,
     "rollback_config": "a rollback is one switch of the proxy, without batches",
 }
+
+ROUND = "leads another proxy to every instance, also to {}"
+OTHER_PROXIES = re.compile(r"traefik\.(?!enable$|docker\.).*|caddy([._].*)?")  # labels
+OTHER_PROXY_VARIABLES = ("VIRTUAL_HOST",)  # of nginx-proxy
+WATCHTOWER = "com.centurylinklabs.watchtower.enable"
+
+
+def note_other_programs(root: Reader, container: Container) -> None:
+    """Say which labels and variables let programs that watch Docker act on the instances, past Tidegate."""
+    labels, environment = container.labels, container.environment
+    leading = [name for name in labels if OTHER_PROXIES.fullmatch(name)]
+    if labels.get("traefik.enable", "").lower() == "false":
+        leading = [name for name in leading if not name.startswith("traefik.")]
+    elif "traefik.enable" in labels:
+        leading.insert(0, "traefik.enable")
+    if leading:
+        root.note("labels", f"{leading[0]} {ROUND.format(BYPASS)}")
+    for name in OTHER_PROXY_VARIABLES:
+        if environment.get(name):
+            root.note("environment", f"{name} {ROUND.format(BYPASS)}")
+    if labels.get(WATCHTOWER, "").lower() == "true":
+        root.note("labels", f"{WATCHTOWER} lets Watchtower replace instances outside a rollout; remove it")
 
 
 def note_neighbours(root: Reader, document: ServiceDocument) -> None:
