@@ -93,7 +93,7 @@ def test_a_rollout_that_its_build_left_to_itself_continues() -> None:
     assert first.events[0].message.endswith("the rollout continues without it (on_build_end: detach)")
     later = answered(ENDED, first.watch, NOW + 60.0, signals=left)
     assert (later.signal, later.is_over) == (None, True)
-    assert report_silence(ROLLOUT, BUILD, left, WATCH, RULES, NOW + 9_000.0).events == ()
+    assert report_silence(ROLLOUT, BUILD, left, WATCH, RUNS, RULES, NOW + 9_000.0).events == ()
 
 
 def test_a_build_that_runs_again_is_not_over() -> None:
@@ -141,7 +141,7 @@ def test_who_rejected_a_gate_is_told_after_the_end() -> None:
 
 def test_a_silent_build_is_reported_once_until_it_polls_again() -> None:
     def silence(watch: BuildWatch, now: float, rollout: Rollout = ROLLOUT) -> WatchResult:
-        return report_silence(rollout, BUILD, (), watch, RULES, now)
+        return report_silence(rollout, BUILD, (), watch, RUNS, RULES, now)
 
     assert silence(WATCH, NOW + 899.0).events == ()
     first = silence(WATCH, NOW + 900.0)
@@ -151,8 +151,34 @@ def test_a_silent_build_is_reported_once_until_it_polls_again() -> None:
     assert silence(again.watch, NOW + 3_000.0).events != ()
     held = replace(ROLLOUT, plan=(Step({"b": 1}, {"b": 1}, Gate(approval="go")),), approval_since=NOW)
     assert silence(WATCH, NOW + 9_000.0, held).events == (), "its build waits for a person, too"
-    off = report_silence(ROLLOUT, BUILD, (), WATCH, replace(RULES, silent_seconds=0.0), NOW + 9_000.0)
+    off = report_silence(ROLLOUT, BUILD, (), WATCH, RUNS, replace(RULES, silent_seconds=0.0), NOW + 9_000.0)
     assert off.events == ()
+
+
+def test_a_build_that_hangs_at_its_gate_is_reported() -> None:
+    """The controller was killed right after the click: nothing asks any more, and the rollout still waits."""
+    held = replace(ROLLOUT, plan=(Step({"b": 1}, {"b": 1}, Gate(approval="go")),), approval_since=NOW)
+
+    def silence(asks_for: frozenset[str] | None, now: float = NOW + 900.0) -> list[str]:
+        state = BuildState(is_running=True, asks_for=asks_for)
+        return [event.message for event in report_silence(held, BUILD, (), WATCH, state, RULES, now).events]
+
+    assert silence(frozenset({held.id})) == silence(None) == silence(frozenset({"other"}), NOW + 899.0) == []
+    assert silence(frozenset({"other"})) == [
+        "Build 12 of team/shop has not polled for this rollout for 15 min and has no open input for its approval "
+        f"(build_silent_after_seconds). If it hangs, abort it; to approve the rollout: tidegate promote {held.service}."
+    ]
+
+
+def test_a_page_says_for_which_rollouts_a_person_is_asked() -> None:
+    def execution(name: str, settled: bool = False) -> dict[str, object]:
+        return {"id": name, "settled": settled}
+
+    ours = [execution("Tidegate-a-b-2-c0ffee"), execution("Tidegate-c-0-1a", settled=True), execution("Other-d-0-1a")]
+    page = {"number": 12, "building": True, "actions": [{"_class": "Input", "executions": ours}, None, {}]}
+    state = read_state(page, 12)
+    assert state is not None
+    assert state.asks_for == {"a-b"}
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,11 @@ class Build:
 @dataclass(frozen=True, slots=True)
 class BuildState:
     """What the CI says about a build. `result` and `cause`, why it was interrupted, are in the words of the CI; `person`
-    interrupted it. Each is empty if there is none."""
+    interrupted it. Each is empty if there is none. `asks_for`: the IDs of the rollouts for which a running build asks a
+    person; None: the CI does not say."""
 
     is_running: bool
     result: str = ""
     cause: str = ""
     person: str = ""
+    asks_for: frozenset[str] | None = None

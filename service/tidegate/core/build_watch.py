@@ -124,13 +124,24 @@ def after_no_answer(build: Build, watch: BuildWatch, problem: str, now: Time) ->
 
 
 def report_silence(
-    rollout: Rollout, build: Build, signals: Sequence[Signal], watch: BuildWatch, rules: BuildEndRules, now: Time
+    rollout: Rollout,
+    build: Build,
+    signals: Sequence[Signal],
+    watch: BuildWatch,
+    state: BuildState | None,
+    rules: BuildEndRules,
+    now: Time,
 ) -> WatchResult:
-    """Report once that a build has not polled for its rollout for long. One that waits for a person does not poll."""
+    """Report once that a build has not polled for its rollout for long.
+
+    One that asks a person for the approval does not poll. One that should but does not ask, hangs: a controller that is
+    killed right after the click loses the answer.
+    """
     quiet = now - watch.polled_at
     waits = awaited_answer(rollout, signals) is not None
+    may_ask = state is None or state.asks_for is None or rollout.id in state.asks_for
     is_detached = any(signal.kind is SignalKind.DETACH for signal in signals)
-    expected = rules.silent_seconds and rollout.phase.live and not is_detached and not waits
+    expected = rules.silent_seconds and rollout.phase.live and not is_detached and not (waits and may_ask)
     if not expected or watch.ended_at is not None:
         return WatchResult(watch)
     if quiet < rules.silent_seconds:
@@ -138,7 +149,8 @@ def report_silence(
     if watch.reported == SILENT:
         return WatchResult(watch)
     text = (
-        f"{build.label[0].upper()}{build.label[1:]} has not polled for this rollout for {quiet / 60:.0f} min "
-        "(build_silent_after_seconds). If it hangs, abort it."
+        f"{build.label[0].upper()}{build.label[1:]} has not polled for this rollout for {quiet / 60:.0f} min"
+        f"{' and has no open input for its approval' if waits else ''} (build_silent_after_seconds). If it hangs, abort it"
+        f"{f'; to approve the rollout: tidegate promote {rollout.service}' if waits else ''}."
     )
     return WatchResult(replace(watch, reported=SILENT), (Event(EventKind.WARNING, text, now),))

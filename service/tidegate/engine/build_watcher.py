@@ -102,7 +102,8 @@ class _Watcher(BackgroundThread):
             if self._ci is not None:
                 result, state = self._ask(self._ci, rollout, rollout.build, signals, watch)
             if not result.is_over:
-                silence = build_watch.report_silence(rollout, rollout.build, signals, result.watch, self._rules, now)
+                build, watched = rollout.build, result.watch
+                silence = build_watch.report_silence(rollout, build, signals, watched, state, self._rules, now)
                 events = (*result.events, *silence.events)
                 result = WatchResult(silence.watch, events, result.signal)
             self._record(rollout, result, state)

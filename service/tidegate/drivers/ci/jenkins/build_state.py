@@ -1,4 +1,4 @@
-"""Whether a build is over, and who ended it, from its page in Jenkins' API. Pure."""
+"""Whether a build is over, who ended it, and whom it asks, from its page in Jenkins' API. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tidegate.core.build import BuildState
+from tidegate.drivers.ci.jenkins.inputs import asked_rollouts
 from tidegate.text import single_line
 
 #: The `tree` parameter of the request for a build.
-TREE = "number,building,result,actions[_class,causes[_class,shortDescription,user[id]]]"
+TREE = "number,building,result,actions[_class,causes[_class,shortDescription,user[id]],executions[id,settled]]"
 INTERRUPTED = "jenkins.model.InterruptedBuildAction"
 ABORTED_BY = re.compile(r"Aborted by (\S.*)")  # the user id, where the cause has no user of its own
 MAX_TEXT_CHARS = 200
@@ -22,7 +23,7 @@ def read_state(page: Mapping[str, Any], number: int) -> BuildState | None:
     if page.get("number") != number or not isinstance(building, bool):
         return None
     if building:
-        return BuildState(is_running=True)
+        return BuildState(is_running=True, asks_for=asked_rollouts(page))
     if not isinstance(result, str) or not result:
         return None
     texts, people = [], []

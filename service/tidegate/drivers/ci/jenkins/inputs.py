@@ -24,6 +24,7 @@ REASON = "reason"  # name of the parameter for the reason, in any case
 MAX_REASON_CHARS = 2_000
 #: How each of our reasons begins. The library takes no such answer for an approval, whatever the rollout waits for.
 CLOSED = "Tidegate closed this input: "
+_OURS = re.compile(r"Tidegate-(.+)-(\d+)-[0-9a-f]+")
 _EVIDENCE = re.compile(r"\bEvidence version ([0-9a-f]{8})\s*$")
 
 ROLLBACK_PHASES = frozenset({Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.REFUSED, Phase.FAILED})
@@ -64,17 +65,27 @@ class PendingInput:
 
 def find_pending_inputs(build: Mapping[str, Any], rollout: str) -> tuple[PendingInput, ...]:
     """The rollout's pending inputs in Jenkins' description of a build."""
-    ours = re.compile(rf"Tidegate-{re.escape(rollout)}-(\d+)-[0-9a-f]+")
     pending = []
     for action in _dicts(build.get("actions")):
         for execution in _dicts(action.get("executions")):
-            name = ours.fullmatch(str(execution.get("id")))
-            if name and not execution.get("settled"):
+            name = _OURS.fullmatch(str(execution.get("id")))
+            if name and name[1] == rollout and not execution.get("settled"):
                 input_step = execution.get("input")
                 parameters = tuple(_dicts(input_step.get("parameters"))) if isinstance(input_step, dict) else ()
                 names = tuple(str(one.get("name")) for one in parameters)
-                pending.append(PendingInput(name[0], int(name[1]), names, _evidence(parameters)))
+                pending.append(PendingInput(name[0], int(name[2]), names, _evidence(parameters)))
     return tuple(pending)
+
+
+def asked_rollouts(build: Mapping[str, Any]) -> frozenset[str]:
+    """The rollouts with a pending input in Jenkins' description of a build."""
+    names = (
+        _OURS.fullmatch(str(execution.get("id")))
+        for action in _dicts(build.get("actions"))
+        for execution in _dicts(action.get("executions"))
+        if not execution.get("settled")
+    )
+    return frozenset(name[1] for name in names if name is not None)
 
 
 def _evidence(parameters: Iterable[Mapping[str, Any]]) -> str:
