@@ -167,7 +167,11 @@ def test_what_a_service_depends_on_must_serve_before(api: RunningApi) -> None:
 @pytest.mark.parametrize(
     ("condition", "containers", "reason"),
     [
-        ("service_started", [], "has no container; run docker compose -p books up -d --wait db"),
+        (
+            "service_started",
+            [],
+            "has no container; run docker compose -p books up -d --wait db, with the same Compose files (-f)",
+        ),
         ("service_started", [ComposeContainer("local", "exited", exit_status=1)], "is exited; run docker"),
         ("service_started", [ComposeContainer("local", "running", "starting")], ""),
         ("service_healthy", [ComposeContainer("local", "running", "starting")], "is starting; run docker"),

@@ -97,4 +97,7 @@ def unmet_reason(dependency: ComposeDependency, containers: Collection[ComposeCo
     if needs_health and any(not container.health for container in running):
         states = ["has no HEALTHCHECK, which service_healthy needs"]
     fix = f"docker compose -p {dependency.project} up -d --wait {dependency.service}"
-    return f"{dependency.service} of the Compose project {dependency.project} {' and '.join(states)}; run {fix}"
+    return (
+        f"{dependency.service} of the Compose project {dependency.project} {' and '.join(states)}; run {fix}, "
+        "with the same Compose files (-f)"
+    )
