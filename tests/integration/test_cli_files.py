@@ -77,6 +77,20 @@ def test_lint_checks_the_rest_of_what_it_cannot_read(tmp_path: Path) -> None:
     assert "b.yaml: mail: services.mail.x-tidegate: " in checked.stdout
 
 
+def test_a_file_whose_image_is_built_is_checked_with_build(tmp_path: Path, file: Path) -> None:
+    file.write_text("services:\n  web:\n    build: {context: ., target: run}\n    expose: ['80']\n")
+    done = tidegate(tmp_path, "init", "compose.yaml", "--yes", "--health", "/health")
+    assert "tidegate lint compose.yaml --build" in done.stdout, done.stderr
+    assert "image: is required" in tidegate(tmp_path, "lint", "compose.yaml").stdout
+    checked = tidegate(tmp_path, "lint", "compose.yaml", "--build")
+    assert (checked.returncode, checked.stdout.splitlines()[-1]) == (ExitCode.DONE, "compose.yaml: web: ok"), checked.stdout
+    file.write_text(file.read_text().replace("target: run", "target: [], ssh: [default]").replace("'80'", "eighty"))
+    wrong = tidegate(tmp_path, "lint", "compose.yaml", "--build").stdout
+    for place in ("build.target", "build.ssh", "expose"):
+        assert f"services.web.{place}: " in wrong
+    assert "web.image" not in wrong
+
+
 def test_init_asks_about_what_it_found(tmp_path: Path, file: Path) -> None:
     ours, theirs = pty.openpty()
     command = [str(TIDEGATE), "init", "compose.yaml"]

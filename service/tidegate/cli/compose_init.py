@@ -35,6 +35,7 @@ class Setup:
     replicas: int
     follows: bool = False
     unread: str = ""
+    is_built: bool = False  # has `build`, and no image
     port: int | None = None
     listen: str = ""
     is_worker: bool = False  # takes no requests
@@ -80,6 +81,7 @@ def find(text: str, service: str, variables: Mapping[str, str]) -> Setup:
         replicas if isinstance(replicas, int) else 1,
         follows="$" in str(body.get("ports")),
         unread="" if ports else " and ".join(f"{key} {body[key]}" for key in named),
+        is_built="build" in body and not body.get("image"),
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +16,11 @@ from tidegate.cli.exit_codes import CommandError, ExitCode, Json
 from tidegate.cli.rollouts import compose_body, compose_options
 from tidegate.errors import Problem
 
+if TYPE_CHECKING:
+    from tidegate.compose.loader import ComposeInput
+
 EXTENSION = "x-tidegate"
+NOT_BUILT = "not-built"  # the image of a service whose `build` has mistakes, so that all others are found
 ENVIRONMENT = "lint"  # of the services while they are checked: a file does not say where it is deployed
 
 
@@ -26,6 +31,9 @@ def lint(
     env_file: EnvFile = None,
     env: Env = None,
     project: ProjectName = "",
+    build: Annotated[
+        bool, typer.Option("--build", help="Check for `tidegate deploy --build`: a service with `build` needs no image.")
+    ] = False,
     output: Output = None,
 ) -> None:
     """Check every service with `x-tidegate` in Compose files, without a server. Exits 1 if any has a mistake.
@@ -33,7 +41,8 @@ def lint(
     What depends on the environment (its metrics, its proxy, what it allows) is checked by `tidegate plan`.
     """
     context: Context = ctx.obj
-    results = [result for file in files for result in _check_file(compose_options([file], sets, env_file, env, project))]
+    options = [compose_options([file], sets, env_file, env, project) for file in files]
+    results = [result for each in options for result in _check_file(each, build=build)]
     if context.as_json(output):
         context.print_json(results)
     else:
@@ -55,7 +64,7 @@ def _print(context: Context, result: Json) -> None:
         context.line(f"{place}ok", "green")
 
 
-def _check_file(options: ComposeOptions) -> list[Json]:
+def _check_file(options: ComposeOptions, *, build: bool) -> list[Json]:
     """The result for each service with `x-tidegate`, or one for the whole file."""
     from tidegate.compose import yaml
     from tidegate.errors import InvalidSpec
@@ -71,10 +80,10 @@ def _check_file(options: ComposeOptions) -> list[Json]:
     if not names:
         missing = Problem("services", f"no service has {EXTENSION}; add it with `tidegate init {file}`")
         return [_result(file, "", [missing])]
-    return [_check_service(options, name) for name in names]
+    return [_check_service(options, name, build=build and "build" in bodies[name]) for name in names]
 
 
-def _check_service(options: ComposeOptions, name: str) -> Json:
+def _check_service(options: ComposeOptions, name: str, *, build: bool) -> Json:
     from tidegate.compose import loader
     from tidegate.compose.document import Location
     from tidegate.errors import InvalidSpec
@@ -91,11 +100,30 @@ def _check_service(options: ComposeOptions, name: str) -> Json:
         location=Location(source["project"], source["folder"], source["home"], is_local=True),
     )
     try:
-        service = loader.read_service(given, name, ENVIRONMENT)
+        image = _built_image(given, name) if build else ""
+        service = loader.read_service(replace(given, image=image), name, ENVIRONMENT)
     except InvalidSpec as error:
         return _result(options.files[0], name, error.problems)
     notes = [{"path": note.field, "message": note.message} for note in service.source.notes]
     return _result(options.files[0], name, ()) | {"notes": notes, "warnings": list(service.warnings)}
+
+
+def _built_image(given: ComposeInput, name: str) -> str:
+    """The name of the image that `deploy --build` builds. Raises `InvalidSpec` with all mistakes of the service."""
+    from tidegate.compose import loader
+    from tidegate.compose.build import read_build
+    from tidegate.errors import InvalidSpec
+
+    try:
+        definition = read_build(given.document(name)[0], name, given.variables, given.location)
+    except InvalidSpec as error:
+        problems = list(error.problems)
+        try:
+            loader.read_service(replace(given, image=given.image or NOT_BUILT), name, ENVIRONMENT)
+        except InvalidSpec as others:
+            problems += [problem for problem in others.problems if problem not in problems]
+        raise InvalidSpec(problems) from error
+    return definition.image or definition.project_image
 
 
 def _bytes(content: str | Json) -> bytes:
@@ -150,5 +178,8 @@ def init(
     except OSError as error:
         raise CommandError(f"Cannot write {file}: {error.strerror or error}.", ExitCode.REFUSED) from error
     context.line(f"Added {EXTENSION} to {answers.service} in {file}.")
-    context.line(f"  Check:   tidegate lint {file}")
-    context.line(f"  Preview: tidegate plan ENVIRONMENT/{answers.service} -f {file}")
+    context.line(f"  Check:   tidegate lint {file}{' --build' * answers.is_built}")
+    image = " --image IMAGE" * answers.is_built
+    context.line(f"  Preview: tidegate plan ENVIRONMENT/{answers.service} -f {file}{image}")
+    if answers.is_built:
+        context.line(f"  Deploy:  tidegate deploy ENVIRONMENT/{answers.service} -f {file} --build")
