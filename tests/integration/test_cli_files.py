@@ -66,13 +66,13 @@ def test_init_does_not_guess_without_a_terminal(tmp_path: Path, file: Path) -> N
 
 
 def test_lint_checks_the_rest_of_what_it_cannot_read(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("services: {web: {image: x, env_file: none.env, x-tidegate: {}}}")
+    (tmp_path / "a.yaml").write_text("services: {web: {image: x, env_file: [none.env, no.env], x-tidegate: {}}}")
     (tmp_path / "b.yaml").write_text(
         "services: {web: {image: x, x-tidegate: {worker: true}}, mail: {image: x, x-tidegate: 7}}"
     )
     checked = tidegate(tmp_path, "lint", "a.yaml", "b.yaml")
     assert (checked.returncode, "b.yaml: web: ok" in checked.stdout) == (ExitCode.REFUSED, True)
-    unread = "Cannot read files that the Compose file refers to: none.env: No such file or directory"
+    unread = "Cannot read files that the Compose file refers to: none.env: No such file or directory; no.env: No such"
     assert f"a.yaml: web: {unread}" in checked.stdout
     assert "b.yaml: mail: services.mail.x-tidegate: " in checked.stdout
 

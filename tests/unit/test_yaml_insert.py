@@ -142,6 +142,13 @@ def test_a_published_port_with_variables_stays_what_ports_says(ports: str, wante
     assert changed["x-tidegate"] == wanted | {"health": {"path": "/health"}}
 
 
+@pytest.mark.parametrize("ports", ['["${A}:8080"]', '["127.0.0.1:${A}:8080/tcp"]', '[{target: 8080, published: "${A}"}]'])
+def test_the_port_is_found_where_only_the_address_is_unknown(ports: str) -> None:
+    text = WEB.replace('["127.0.0.1:8001:8080"]', ports)
+    changed = yaml.safe_load(add(text, ask(find(text, "web", {}), NOTHING, ask=False)))["services"]["web"]
+    assert changed["x-tidegate"] == {"health": {"path": "/health"}}
+
+
 @pytest.mark.parametrize("ports", ['["${A}:${B}"]', '[{target: "${B}"}]', '["8001:none"]'])
 def test_ports_that_cannot_be_read_make_no_worker(ports: str) -> None:
     text = WEB.replace('["127.0.0.1:8001:8080"]', ports)

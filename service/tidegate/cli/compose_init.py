@@ -103,7 +103,9 @@ def ask(present: Setup, given: Mapping[str, Any], *, ask: bool) -> Setup:
     if port is None:
         known = f"the file names {', '.join(map(str, present.ports)) or present.unread or 'none'}"
         raise ValueError(f"which port takes requests? {known}: add --port")
-    otherwise = present.published or ("" if present.unread else str(port))  # empty: what `ports` will say
+    otherwise = present.published or (
+        "" if present.unread or present.follows else str(port)
+    )  # empty: what `ports` will say
     listen = answer("listen", "Address for the proxy to listen on", otherwise, str)
     health = answer("health", "Health path (empty: HEALTHCHECK)", present.health, str)
     replicas = answer("replicas", "Number of instances", present.replicas, int)

@@ -91,7 +91,8 @@ def _check_service(options: ComposeOptions, name: str, *, build: bool) -> Json:
     try:
         body = compose_body(options, name)
     except CommandError as error:  # a variable or a file that cannot be read: the other services and files are checked
-        return _result(options.files[0], name, [Problem("", " ".join(str(error).split()))])
+        what, *each = map(str.strip, str(error).splitlines())
+        return _result(options.files[0], name, [Problem("", " ".join([what, "; ".join(each)]).strip())])
     source = body["source"]
     given = loader.ComposeInput(
         body["compose"],

@@ -42,8 +42,8 @@ class PublishedPort:
 
 
 def named_ports(body: Mapping[str, object], variables: Variables) -> dict[int, str]:
-    """The ports that a service's `ports` and `expose` name, each with the address that it is published on, or empty. An
-    entry that cannot be read, as one with a variable that is not set, is left out."""
+    """The ports that a service's `ports` and `expose` name, each with the address that it is published on; empty if that is
+    none, or has a variable that is not set. An entry whose port in the container cannot be read is left out."""
     addresses: dict[int, str] = {}
     for key in ("expose", "ports"):
         entries = body.get(key)
@@ -51,9 +51,14 @@ def named_ports(body: Mapping[str, object], variables: Variables) -> dict[int, s
             problems: list[Problem] = []
             resolved = interpolate(entry, variables, problems, key)
             with suppress(ValueError):
-                for port in () if problems else _ports([resolved]):
+                for port in _ports([_target(entry) if problems else resolved]):
                     addresses[port.target] = port.listen or addresses.get(port.target, "")
     return addresses
+
+
+def _target(entry: object) -> object:
+    """The container's port of an entry, as it is written."""
+    return entry.get("target") if isinstance(entry, Mapping) else str(entry).rpartition(":")[2]
 
 
 def read_ports(root: Reader, own: Reader) -> tuple[int, str]:
