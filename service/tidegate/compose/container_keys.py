@@ -42,6 +42,7 @@ def read_container(
     limits, reservations = resources.inner("limits"), resources.inner("reservations")
     mounts = read_volumes(root, document)
     command, entrypoint = _command(root)
+    healthcheck = root.inner("healthcheck")
     container = Container(
         port=port,
         command=command,
@@ -52,7 +53,7 @@ def read_container(
         user=root.take("user", text, ""),
         working_dir=root.take("working_dir", text, ""),
         health=health,
-        healthcheck=_healthcheck(root.inner("healthcheck")) if "healthcheck" in root else None,
+        healthcheck=_healthcheck(healthcheck) if "healthcheck" in root else None,
         stop_signal=root.take("stop_signal", text, ""),
         stop_grace_seconds=root.take("stop_grace_period", parse_duration, 10.0),
         memory_bytes=read_either(root, "mem_limit", limits, "memory", parse_size, 0),

@@ -108,7 +108,7 @@ def reject_unsupported(root: Reader, deploy: Reader) -> None:
     if root.take("restart", _restart, "") not in ("", "always", "unless-stopped"):
         root.note("restart", f"ignored: {SETTINGS_RESTART}")
     deploy.take("mode", one_of(str, ("replicated",)), "")
-    root.tolerate("profiles", "attach", "develop")  # the request names the services; the others are for development
+    root.tolerate("profiles", "attach", "develop", "extends")  # read before, or without a meaning for a deployment
     root.refuse(UNSUPPORTED)
     root.ignore(IGNORED)
     deploy.ignore(IGNORED_DEPLOY)
