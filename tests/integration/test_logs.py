@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -128,19 +129,31 @@ def test_control_characters_are_escaped(api: RunningApi) -> None:
     assert "\x1b" not in read(api)["lines"][-1]["text"]
 
 
+@contextmanager
+def following_logs(api: RunningApi) -> Iterator[subprocess.Popen[str]]:
+    """`tidegate logs --follow`, which Ctrl-C interrupts also where the tests themselves run in the background of a shell,
+    which ignores it."""
+    environment = {**os.environ, "TIDEGATE_SERVER": api.url, "TIDEGATE_TOKEN": api.token}
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # a signal that has a handler is not ignored after exec
+    try:
+        command = [str(TIDEGATE), "logs", "demo/shop", "--follow", "-o", "json"]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, ours)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def test_the_command_prints_and_follows(api: RunningApi, tidegate: Run) -> None:
     shown = tidegate("logs", "demo/shop")
     assert shown.returncode == ExitCode.DONE, shown.stderr
     assert [line.split("  ", 1)[1] for line in shown.stdout.splitlines()] == [
         f"v1-1/{ordinal}  hello from {ordinal}" for ordinal in (0, 1, 2)
     ]
-    environment = {**os.environ, "TIDEGATE_SERVER": api.url, "TIDEGATE_TOKEN": api.token}
-    with subprocess.Popen(
-        [str(TIDEGATE), "logs", "demo/shop", "--follow", "-o", "json"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as following:
+    with following_logs(api) as following:
         assert following.stdout is not None
         texts = [json.loads(following.stdout.readline())["text"] for _ in range(3)]
         write(api, "a new line")
