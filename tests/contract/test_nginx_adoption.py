@@ -70,10 +70,10 @@ class TheirNginx:
         subprocess.run(["sh", "-ec", text], check=True, capture_output=True, timeout=60)
 
     def _children(self) -> set[str]:
+        """Its workers. (The kernel's own list of children may lack some while one of them ends.)"""
         file = self.home / "theirs.pid"
-        pid = file.read_text().strip() if file.exists() else "none"
-        children = Path(f"/proc/{pid}/task/{pid}/children")
-        return set(children.read_text().split()) if children.exists() else set()
+        master = file.read_text().strip() if file.exists() else "none"
+        return {folder.name for folder in Path("/proc").iterdir() if folder.name.isdigit() and _parent(folder) == master}
 
     def is_settled(self) -> bool:
         """Whether new workers have replaced those that were there before the last commands."""
@@ -82,6 +82,14 @@ class TheirNginx:
     def results(self) -> str:
         """What `tidegate check` says."""
         return "\n".join(f"{each.status}: {each.result}; {each.fix}" for each in self.router.check())
+
+
+def _parent(process: Path) -> str:
+    """The parent of a process; empty if it has ended."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[1]
+    except OSError:
+        return ""
 
 
 @pytest.fixture
