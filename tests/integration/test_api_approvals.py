@@ -188,7 +188,7 @@ def test_a_hold_that_nobody_could_open_is_refused_at_the_start(api: RunningApi) 
 
 def test_an_older_build_cannot_overtake_a_newer_one(api: RunningApi) -> None:
     newer = deploy(api, "v2", build={"job": JOB, "number": 12, "url": "http://ci/12/"}).json()
-    assert newer["build"] == {"job": JOB, "number": 12, "url": "http://ci/12/"}
+    assert newer["build"] == {"job": JOB, "number": 12, "url": "http://ci/12/", "on_end": None}
     api.save(newer["id"], Phase.RUNNING, Phase.SUCCEEDED)
     older = deploy(api, "v1", build={"job": JOB, "number": 11})
     assert (older.status_code, older.json()["code"], older.json()["rollout"]) == (409, "superseded", newer["id"])
