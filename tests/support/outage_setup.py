@@ -27,7 +27,8 @@ from support.wait import eventually
 
 READY_SECONDS = 1.5
 IMAGES = {f"tidegate-outages:{name}": {"VERSION": name, "READY": f"after:{READY_SECONDS}"} for name in ("v1", "v2")}
-TRAFFIC = {"get_ka": 40, "get": 20, "post_ka": 20, "post": 10, "slow_gets": 6, "slow_get_ms": 2500}
+#: Many slow callers: those on a machine that is cut off wait for it, and the others must keep each instance busy.
+TRAFFIC = {"get_ka": 40, "get": 20, "post_ka": 20, "post": 10, "slow_gets": 24, "slow_get_ms": 2500}
 DISK_MEGABYTES = 256  # below 64 free ones Tidegate is not ready
 ENDS = ("succeeded", "rolled_back", "failed", "refused")
 SHORT_PATIENCE = {"METRICS": "1.5", "PLATFORM": "2"}  # shorter than an outage, so that one is seen as such
