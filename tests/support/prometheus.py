@@ -302,9 +302,13 @@ class AnalysisHarness:
         self._cache = RolloutCache()
 
     def begin(self) -> None:
-        """The new release is routed now."""
+        """The new release is routed now.
+
+        Returns after a scrape that began later: one under way would read what a test shows next, with a time before this.
+        """
         now = time.time()
         self.rollout = replace(self.rollout, traffic_confirmed_at=now, step_ready_at=now)
+        self.scraped()
 
     def measurements(self, _: str) -> Sequence[Measurement]:
         """What the engine asks of the store."""
