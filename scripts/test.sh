@@ -45,9 +45,6 @@ setsid chrt --idle 0 bash scripts/check.sh properties types >"$RUN/check.log" 2>
 CHECK=$!
 .venv/bin/python -m pytest "$FAULTS" || failed=1
 reach_container "after the verdicts"
-# What counts by single scrapes of 0.2 s is not disturbed by containers that are created and disks that are filled.
-say "counts of the analysis"
-.venv/bin/python -m pytest -q -n 2 tests/contract/test_analysis_prometheus*.py || failed=1
 for pid in $(ps -o pid= -s $CHECK); do # what is not over yet gets its share from here on
     chrt --other --all-tasks --pid 0 "$pid" 2>/dev/null || true
 done
@@ -66,7 +63,7 @@ OTHERS=(contract/test_haproxy_crash integration/test_secrets_stay contract/test_
     contract/test_latency contract/test_alert_rules contract/test_docker_hosts)
 first() { awk '!seen[$0]++'; } # the first of equal lines
 mapfile -t stories < <({ printf 'tests/acceptance/test_%s.py\n' "${STORIES[@]}"; find tests/acceptance -name 'test_*.py' | sort; } | grep -vx "$FAULTS" | first)
-mapfile -t others < <({ printf 'tests/%s.py\n' "${OTHERS[@]}"; find tests/contract tests/integration -name 'test_*.py' | sort -t / -k 3; } | grep -v /test_analysis_prometheus | first)
+mapfile -t others < <({ printf 'tests/%s.py\n' "${OTHERS[@]}"; find tests/contract tests/integration -name 'test_*.py' | sort -t / -k 3; } | first)
 files=()
 for number in "${!stories[@]}"; do
     files+=("${stories[number]}" "${others[@]:number * 3:3}")
